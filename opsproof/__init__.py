@@ -1,0 +1,1 @@
+"""Backup, restore, rollback and drills for PostgreSQL applications, as procedures that prove themselves."""

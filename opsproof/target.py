@@ -1,0 +1,154 @@
+"""What an environment and a target are: the frozen values that every room of the engine works on.
+
+They are made by `opsproof.inventory`, which validates; nothing here reads a file or a variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from psycopg.conninfo import make_conninfo
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A text that shows itself only when asked by name, so that no log or traceback prints it by accident."""
+
+    _text: str
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How the host is reached, from Ansible's `ansible_*` variables.
+
+    `kind` is Ansible's connection name (`local`, `ssh`, ...); the rest is empty where the inventory is silent.
+    """
+
+    kind: str = "local"
+    host: str = ""
+    user: str = ""
+    port: int | None = None
+    become: bool = False
+    become_user: str = ""
+    private_key_file: str = ""
+    ssh_common_args: str = ""
+
+
+@dataclass(frozen=True)
+class DatabaseAddress:
+    """Where the database is and as whom to log in. An empty `host` is the default Unix socket.
+
+    `parameters` are further libpq connection parameters (`sslmode`, `sslrootcert`, ...).
+    """
+
+    name: str
+    host: str = ""
+    port: int = 5432
+    user: str = ""
+    password: Secret | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def conninfo(self, *, name: str | None = None) -> str:
+        """Return a libpq connection string without the password; `name` puts another database in its place."""
+        words = {"host": self.host, "user": self.user}
+        known = {key: value for key, value in words.items() if value}
+        return make_conninfo(
+            "", dbname=self.name if name is None else name, port=self.port, **known, **self.parameters
+        )
+
+    @property
+    def server(self) -> str:
+        """Return `host:port` as an error or a header shows it."""
+        return f"{self.host or 'local socket'}:{self.port}"
+
+
+@dataclass(frozen=True)
+class FilestoreSettings:
+    """The folder of the application's files.
+
+    A content-addressed one names each file by the SHA-1 of its content, as Odoo does: its files are written once and
+    never change, so hard links freeze it. `origin` is what an error names as the place to correct.
+    """
+
+    path: PurePosixPath
+    content_addressed: bool
+    origin: str
+    accept_missing: int = 0
+
+
+@dataclass(frozen=True)
+class DirectoryStoreSettings:
+    """Backups go to a folder on the machine that runs pytest."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class S3StoreSettings:
+    """Backups go to `s3://{bucket}/{prefix}{customer}/backups/`.
+
+    Credentials come from boto3's own chain; `profile` and `credentials_file` only say where that chain looks.
+    """
+
+    bucket: str
+    region: str
+    prefix: str = ""
+    endpoint_url: str | None = None
+    path_style: bool | None = None
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    kms_key_id: str | None = None
+    storage_class: str | None = None
+    expected_bucket_owner: str | None = None
+    profile: str | None = None
+    credentials_file: str | None = None
+
+
+StoreSettings = DirectoryStoreSettings | S3StoreSettings
+
+
+@dataclass(frozen=True)
+class Target:
+    """One application of an environment: its database, its files, its services, and the store of its backups.
+
+    `sources` tells for each setting where it came from (`dbname` -> `hosts.yml`), for the run's header; it never
+    holds a value.
+    """
+
+    name: str
+    environment: str
+    database: DatabaseAddress
+    store: StoreSettings
+    customer: str
+    connection: Connection = Connection()
+    filestore: FilestoreSettings | None = None
+    services: tuple[str, ...] = ()
+    odoo_conf: str | None = None
+    alembic_ini: str | None = None
+    deploy_user: str | None = None
+    deploy_folder: str | None = None
+    health_url: str | None = None
+    pg_bindir: str | None = None
+    fingerprint: Literal["full", "counts"] = "full"
+    lock_timeout: float = 60.0
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What `--env` names: a group of the inventory and its targets."""
+
+    name: str
+    origin: str
+    targets: tuple[Target, ...]
