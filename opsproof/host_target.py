@@ -1,0 +1,195 @@
+"""One host of the inventory -> its target: connection, database, filestore, store.
+
+Several sources of one setting have to agree; none of them silently wins.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+from opsproof.application import read_setting
+from opsproof.errors import ConfigurationError
+from opsproof.host_variables import FilestoreVariables, HostVariables, VariableSettings, fields_given
+from opsproof.odoo import OdooConf, default_data_dir, filestore_path, read_odoo_conf
+from opsproof.storage import choose_store
+from opsproof.target import Connection, FilestoreSettings, Target
+from opsproof.variables import NamedDatabase, database_of_url
+
+_ODOO_USER = "odoo"
+
+
+def target_of_host(
+    environment: str,
+    host: str,
+    own: HostVariables,
+    variables: VariableSettings,
+    *,
+    folder: Path,
+    where: Callable[..., str],
+    environ: Mapping[str, str],
+) -> tuple[NamedDatabase, Target]:
+    """Return a host's target, and its database with the source that names it.
+
+    Args:
+        environment: The environment's name.
+        host: The host's name in the inventory, which becomes the target's.
+        own: The host's variables.
+        variables: Settings of the environment's variables.
+        folder: The inventory's folder, which relative paths are relative to.
+        where: `where(key, key below it)` -> the file in which the host's variable stands.
+        environ: What the application's settings are read with.
+
+    Raises:
+        ConfigurationError: Something is missing or contradictory, or odoo.conf cannot be read.
+    """
+    connection = _connection(host, own)
+    conf = _odoo_conf(host, own, connection)
+    database = _database(host, own, conf, where, folder, environ)
+    filestore = _filestore(own, conf, database.address.name, where)
+    chosen = choose_store(host, own, variables, folder=folder, where=where)
+    sources = {key: where(key) for key in fields_given(own) if key != "store"}
+    sources["database"] = database.origin
+    sources.setdefault("dbname", database.origin)
+    sources["filestore"] = filestore.origin if filestore else sources.get("filestore", "default")
+    for key in ("fingerprint", "lock_timeout"):
+        sources.setdefault(key, "default")
+    services = dict.fromkeys([*([own.odoo_service] if own.odoo_service else []), *own.services])
+    target = Target(
+        name=host,
+        environment=environment,
+        database=database.address,
+        store=chosen.store,
+        customer=chosen.customer,
+        connection=connection,
+        filestore=filestore,
+        services=tuple(services),
+        odoo_conf=own.odoo_conf,
+        alembic_ini=own.alembic_ini,
+        deploy_user=own.deploy_user,
+        deploy_folder=own.deploy_folder,
+        health_url=own.health_url,
+        pg_bindir=own.pg_bindir,
+        fingerprint=own.fingerprint,
+        lock_timeout=own.lock_timeout,
+        sources={**sources, **chosen.sources},
+    )
+    return database, target
+
+
+def _connection(host: str, own: HostVariables) -> Connection:
+    # Ansible's default for a host that is listed is ssh, whatever its name; only a host that is not listed is local.
+    kind = (own.ansible_connection or "ssh").removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+    kind = "ssh" if kind == "smart" else kind
+    return Connection(
+        kind=kind,
+        host=own.ansible_host or ("" if kind == "local" else host),
+        user=own.ansible_user or "",
+        port=own.ansible_port,
+        become=own.ansible_become,
+        become_user=own.ansible_become_user,
+        private_key_file=own.ansible_ssh_private_key_file,
+        ssh_common_args=own.ansible_ssh_common_args,
+    )
+
+
+def _odoo_conf(host: str, own: HostVariables, connection: Connection) -> OdooConf | None:
+    if own.odoo_conf is None:
+        return None
+    if connection.kind != "local":
+        raise ConfigurationError(
+            f"The odoo.conf of {host} is on another machine",
+            expected="a host that pytest runs on: this version reads odoo.conf there only",
+            found=f"a connection by {connection.kind} to {connection.host}",
+            hint=f"run pytest on {host} itself, with `ansible_connection: local` in the inventory there",
+        )
+    return read_odoo_conf(own.odoo_conf)
+
+
+def _database(
+    host: str,
+    own: HostVariables,
+    conf: OdooConf | None,
+    where: Callable[..., str],
+    folder: Path,
+    environ: Mapping[str, str],
+) -> NamedDatabase:
+    named = []
+    if conf is not None:
+        named.append(NamedDatabase(conf.address(own.dbname), f"odoo.conf {conf.path}"))
+    if own.database_url is not None:
+        origin = f"database_url in {where('database_url')}"
+        named.append(database_of_url(own.database_url, origin, dbname=own.dbname, environ=environ))
+    if own.settings is not None:
+        url = read_setting(
+            own.settings,
+            python=own.settings_python or sys.executable,
+            folder=folder / Path(own.settings_path or ".").expanduser(),
+            environ=environ,
+        )
+        named.append(database_of_url(url, own.settings, dbname=own.dbname, environ=environ))
+    if not named:
+        raise ConfigurationError(
+            f"Nothing says where the database of {host} is",
+            expected="odoo_conf, database_url or settings",
+            found="dbname alone" if own.dbname else "none of them",
+            hint=f"give {host} `odoo_conf: /etc/odoo/odoo.conf`, or `database_url: postgresql://user@host/database`",
+        )
+    chosen = agreeing(host, named)
+    if own.dbname is not None and chosen.address.name != own.dbname:
+        raise ConfigurationError(
+            f"dbname of {host} contradicts {chosen.origin}",
+            expected=chosen.address.name,
+            found=f"dbname: {own.dbname} ({where('dbname')})",
+            hint="take dbname out, or correct it",
+        )
+    return chosen
+
+
+def _filestore(
+    own: HostVariables, conf: OdooConf | None, dbname: str, where: Callable[..., str]
+) -> FilestoreSettings | None:
+    if own.filestore == "none":
+        return None
+    if isinstance(own.filestore, FilestoreVariables):
+        path = PurePosixPath(own.filestore.path)
+        origin = f"filestore in {where('filestore')}"
+        return FilestoreSettings(path, own.filestore.content_addressed, origin, own.accept_missing_files)
+    if conf is None:
+        return None
+    data_dir, origin = conf.data_dir, f"data_dir in {conf.path}"
+    if data_dir is None:
+        users = [user for user in (own.deploy_user, _ODOO_USER) if user]
+        data_dir, origin = default_data_dir(users), f"Odoo's default, as there is no data_dir in {conf.path}"
+    if not data_dir.is_absolute():
+        raise ConfigurationError(
+            f"data_dir in {conf.path} is not absolute",
+            expected="an absolute path: a relative one depends on where Odoo was started",
+            found=str(data_dir),
+            hint="correct data_dir, or give the folder in the inventory: `filestore: {path: /path/DB, "
+            "content_addressed: true}`",
+        )
+    return FilestoreSettings(filestore_path(data_dir, dbname), True, origin, own.accept_missing_files)
+
+
+def agreeing(whose: str, named: Sequence[NamedDatabase]) -> NamedDatabase:
+    """Return the first of several sources if none of the others names another database.
+
+    Args:
+        whose: What an error calls the one that the sources are of.
+        named: At least one source.
+
+    Raises:
+        ConfigurationError: Two of them name different databases.
+    """
+    first = named[0]
+    if any(one.contradicts(other) for one, other in combinations(named, 2)):
+        raise ConfigurationError(
+            f"The sources of {whose} name different databases",
+            expected="one database",
+            found="\n".join(database.describe() for database in named),
+            hint="take out those that are wrong: nothing here takes precedence",
+        )
+    return first
