@@ -1,0 +1,169 @@
+"""A snapshot on its way to disk: dumped once, turned into SQL while it flows, and counted a second time beside it.
+
+    pg_dump -> compressed spool -> unpacked again -> pg_restore -> compressed spool -> unpacked again -> counts
+    psql, in the same snapshot ------------------------------------------------------------------------> counts
+
+So the dump is read to its end by pg_restore, the SQL by a reader that wants its footer, both as the bundle's own bytes
+unpack; and the rows that they hold are held against a second reading of the same snapshot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from opsproof.archive.spool import Spool
+from opsproof.errors import CommandFailed, HostError
+from opsproof.journal import Journal, Progress
+from opsproof.system.copytext import Content, CopyStream, PlainDump
+from opsproof.system.dump import Clients, explain_dump_error
+from opsproof.system.host import Pipe
+from opsproof.system.snapshot import Snapshot
+
+TICK_SECONDS = 0.2
+PHASE = "dump"
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A snapshot's dump and SQL, and what was counted in both and in the snapshot itself.
+
+    `dumped` comes from the SQL, which came from the dump; `counted` from the second reading. Both map a table's label
+    to its rows and fingerprint.
+    """
+
+    dump: Spool
+    sql: Spool
+    dumped: Mapping[str, Content]
+    counted: Mapping[str, Content]
+    dumped_objects: Mapping[int, Content]
+    counted_objects: Mapping[int, Content]
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self.dump.close()
+        self.sql.close()
+
+
+class Capturing:
+    """Runs the three programs and their readers; leaving the block ends them, whatever happens.
+
+    Args:
+        clients: PostgreSQL's programs.
+        snapshot: Open for as long as this runs.
+        journal: Told about progress.
+        lock_timeout: Seconds to wait for a table.
+        full: Fingerprints, or only counts.
+    """
+
+    def __init__(
+        self, clients: Clients, snapshot: Snapshot, journal: Journal, *, lock_timeout: float, full: bool
+    ) -> None:
+        self._clients = clients
+        self._snapshot = snapshot
+        self._journal = journal
+        self._lock_timeout = lock_timeout
+        self._full = full
+        self._stack = ExitStack()
+        self._dump_spool = Spool()
+        self._sql_spool = Spool()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        if error is not None:
+            self._dump_spool.close()
+            self._sql_spool.close()
+
+    def run(self, expected_bytes: int) -> Capture:
+        """Dump, derive, count; return when all three have ended well.
+
+        Args:
+            expected_bytes: How much the dump may be, for the progress report.
+
+        Raises:
+            DumpError: A program failed, or its output is not whole.
+            PermissionDenied: The role may not read a table.
+            LockTimeout: A table is locked by somebody else.
+            ArchiveError: The temporary disk is full.
+        """
+        snapshot = self._snapshot
+        text = PlainDump({table.header: table.label for table in snapshot.tables})
+        tables = CopyStream([table.label for table in snapshot.tables])
+        pool = self._stack.enter_context(ThreadPoolExecutor(3, thread_name_prefix="capture"))
+        dump = self._stack.enter_context(self._clients.dump(snapshot.id, self._lock_timeout))
+        restore = self._stack.enter_context(self._clients.read_dump())
+        work = {"pg_restore": pool.submit(self._derive_sql, restore, text)}
+        work["pg_dump"] = pool.submit(self._store_dump, dump, restore)
+        if self._full:
+            psql = self._stack.enter_context(self._clients.print_tables(snapshot, self._lock_timeout))
+            work["psql"] = pool.submit(_count_tables, psql, tables)
+        self._wait(work, expected_bytes)
+        counted = tables.contents if self._full else snapshot.count_rows()
+        dumped: Mapping[str, Content] = text.contents
+        if not self._full:
+            dumped = {label: Content(content.rows, None) for label, content in dumped.items()}
+        return Capture(self._dump_spool, self._sql_spool, dumped, counted, text.large_objects, snapshot.large_objects())
+
+    def _store_dump(self, dump: Pipe, restore: Pipe) -> None:
+        feeding = True
+        while data := dump.read():
+            unpacked = self._dump_spool.write(data)
+            feeding = feeding and _feed(restore, unpacked)
+        dump.finish()
+        last = self._dump_spool.finish()
+        if feeding:
+            _feed(restore, last)
+        restore.end_input()
+
+    def _derive_sql(self, restore: Pipe, text: PlainDump) -> None:
+        while data := restore.read():
+            text.feed(self._sql_spool.write(data))
+        restore.finish()
+        text.feed(self._sql_spool.finish())
+        text.finish()
+
+    def _wait(self, work: Mapping[str, Future[None]], expected_bytes: int) -> None:
+        started = time.monotonic()
+        pending = set(work.values())
+        while pending:
+            done, pending = wait(pending, timeout=TICK_SECONDS, return_when=FIRST_EXCEPTION)
+            if any(future.exception() for future in done):
+                break
+            waiting = ", ".join(name for name, future in work.items() if not future.done())
+            done_bytes = self._dump_spool.size
+            seconds = time.monotonic() - started
+            self._journal.report(Progress(PHASE, waiting or "done", done_bytes, expected_bytes, seconds))
+        # What began the failure is told first: a pg_dump that dies makes the others fail in its wake.
+        for name in ("pg_dump", "psql", "pg_restore"):
+            future = work.get(name)
+            error = future.exception(timeout=0) if future is not None and future.done() else None
+            if isinstance(error, HostError):
+                raise explain_dump_error(error, self._clients.address) from error
+            if error is not None:
+                raise error
+
+
+def _feed(restore: Pipe, data: bytes) -> bool:
+    """Write to pg_restore; tell whether it still reads. Its own reader finds out why it does not."""
+    try:
+        restore.write(data)
+    except CommandFailed:
+        return False
+    return True
+
+
+def _count_tables(psql: Pipe, tables: CopyStream) -> None:
+    while data := psql.read():
+        tables.feed(data)
+    psql.finish()
+    tables.finish()

@@ -1,0 +1,121 @@
+"""RESTORE.txt: how to restore a backup by hand, with nothing but unzip, pg_restore and psql."""
+
+from __future__ import annotations
+
+import shlex
+
+from psycopg import sql
+
+from opsproof.archive.manifest import Manifest
+
+TEXT = """\
+How to restore this backup by hand
+==================================
+
+Backup {id} of database "{database}" (environment {environment}, target {target}),
+taken {taken:%Y-%m-%d %H:%M:%S} UTC from PostgreSQL {server}.
+
+You need unzip and the client programs of PostgreSQL {major} (an older pg_restore cannot read the
+dump, a newer one may send settings that the server does not know), and a superuser, or a role with
+CREATEDB that is the owner {owner}: set PGHOST, PGPORT, PGUSER and PGPASSWORD for it. Run the commands
+in a shell, in an empty folder with the bundle in it. They are the lines that begin with four spaces.
+
+1. Unpack. unzip tests every file's checksum; members.jsonl has the SHA-256 of each.
+
+    unzip -q {stem}.zip
+
+2. Roles, without passwords. "already exists" is no fault here. On a server that has roles of its own,
+   read roles.sql first and run only what is missing.
+
+    psql -X -d postgres -f roles.sql
+
+3. The database, with its owner, encoding, locale, settings and grants, and all its content. It must not
+   exist yet: rename an old one away first, and drop that only when you have looked at the new one.
+
+    pg_restore --create --exit-on-error --dbname=postgres {stem}.dump
+
+   For another name, make the database yourself and leave out --create:
+
+       {create}
+       pg_restore --exit-on-error --jobs=4 --dbname=NAME {stem}.dump
+
+   The same as plain SQL. It is whole only if it ends with "PostgreSQL database dump complete":
+
+       psql -X -v ON_ERROR_STOP=1 --single-transaction -d NAME -f {stem}.sql
+
+4. Statistics, which no dump has:
+
+    psql -X -v ON_ERROR_STOP=1 -d {dbname} -c ANALYZE
+
+{files}
+6. Look before anybody else does. tables.jsonl has the number of rows of each table, and the XXH3-128
+   (xxh128sum) of what "COPY table TO STDOUT" prints of it, with TimeZone UTC.
+
+A copy of an Odoo that is not a move must be neutralized before any Odoo process sees it: it would send
+mail and run scheduled jobs as the original does.
+"""
+
+FILES = """\
+5. The files: {files:,} of them, {bytes:,} bytes. Odoo looks for them in data_dir/filestore/NAME, where NAME
+   is the database's.
+
+    mkdir -p {path}
+    cp -a filestore/. {path}/
+    chown -R {owner} {path}
+    chmod {mode} {path}
+"""
+NO_FILES = """\
+5. This application keeps no files.
+"""
+
+
+def restore_text(manifest: Manifest) -> str:
+    """Return the text for a bundle."""
+    database = manifest.database
+    return TEXT.format(
+        id=manifest.id,
+        database=database.name,
+        environment=manifest.environment,
+        target=manifest.target,
+        taken=manifest.taken,
+        server=manifest.server.version,
+        major=manifest.server.version_num // 10000,
+        owner=database.owner,
+        stem=shlex.quote(manifest.id),
+        create=f"psql -X -v ON_ERROR_STOP=1 -d postgres -c {shlex.quote(_create_database(manifest))}",
+        dbname=_conninfo(database.name),
+        files=_files(manifest),
+    )
+
+
+def _files(manifest: Manifest) -> str:
+    filestore = manifest.filestore
+    if filestore is None:
+        return NO_FILES
+    return FILES.format(
+        files=filestore.files,
+        bytes=filestore.bytes,
+        path=shlex.quote(filestore.path),
+        owner=shlex.quote(f"{filestore.owner}:{filestore.group}"),
+        mode=filestore.mode,
+    )
+
+
+def _create_database(manifest: Manifest) -> str:
+    database = manifest.database
+    words = [
+        sql.SQL('CREATE DATABASE "NAME" OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}').format(
+            sql.Identifier(database.owner), database.encoding, database.collate, database.ctype
+        )
+    ]
+    if database.locale_provider == "icu":
+        words.append(sql.SQL("LOCALE_PROVIDER icu ICU_LOCALE {}").format(database.locale))
+    elif database.locale_provider == "builtin":
+        words.append(sql.SQL("LOCALE_PROVIDER builtin BUILTIN_LOCALE {}").format(database.locale))
+    return sql.SQL(" ").join(words).as_string()
+
+
+def _conninfo(name: str) -> str:
+    # As a connection string: a name with "=" in it would be taken for one.
+    escaped = name.replace("\\", "\\\\").replace("'", "\\'")
+    return shlex.quote(f"dbname='{escaped}'")

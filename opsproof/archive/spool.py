@@ -1,0 +1,125 @@
+"""A member of a bundle on its way: compressed into a temporary file, and unpacked again at once.
+
+What is handed on is what unpacks from the compressed bytes, so whoever reads it has read what the bundle will hold.
+The file has no name: it is gone with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from isal import isal_zlib
+
+from opsproof.errors import ArchiveError
+
+# Level 2 of ISA-L: 800 MB/s and more at the ratio of zlib's default.
+LEVEL = 2
+RAW_DEFLATE = -15
+READ_BYTES = 1 << 20
+
+
+class Spool:
+    """Compresses what is written into a nameless temporary file.
+
+    Attributes:
+        size: Bytes written.
+        packed: Bytes in the file.
+        crc: CRC-32 of what was written.
+        sha256: Hex SHA-256 of what unpacks from the file; after `finish`.
+
+    Raises:
+        ArchiveError: The disk is full, or what unpacks is not what was written.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path(tempfile.gettempdir())
+        self.size = 0
+        self.packed = 0
+        self.crc = 0
+        self.sha256 = ""
+        try:
+            self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise self._disk_error(error) from error
+        self._pack = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, RAW_DEFLATE)
+        self._unpack = isal_zlib.decompressobj(RAW_DEFLATE)
+        self._hash = hashlib.sha256()
+        self._unpacked_crc = 0
+
+    def write(self, data: bytes) -> bytes:
+        """Take the next bytes; return those that have come out of the compressed file so far and not before."""
+        self.size += len(data)
+        self.crc = isal_zlib.crc32(data, self.crc)
+        return self._store(self._pack.compress(data))
+
+    def finish(self) -> bytes:
+        """End the member; return the last bytes that unpack.
+
+        Raises:
+            ArchiveError: What unpacks is not what was written.
+        """
+        last = self._store(self._pack.flush()) + self._unpack.flush()
+        if not self._unpack.eof or self._unpacked_crc != self.crc:
+            raise ArchiveError(
+                "What was compressed does not unpack to the same bytes",
+                expected=f"CRC-32 {self.crc:08x}",
+                found=f"CRC-32 {self._unpacked_crc:08x}",
+                kept="no backup was written",
+                hint="test this machine's memory",
+            )
+        self.sha256 = self._hash.hexdigest()
+        return last
+
+    def compressed(self) -> Iterator[bytes]:
+        """Read the file from its beginning: the raw deflate stream of a zip member."""
+        self._file.seek(0)
+        while chunk := self._file.read(READ_BYTES):
+            yield chunk
+
+    def unpacked(self) -> Iterator[bytes]:
+        """Read the member itself from its beginning."""
+        unpack = isal_zlib.decompressobj(RAW_DEFLATE)
+        for chunk in self.compressed():
+            yield unpack.decompress(chunk)
+        yield unpack.flush()
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _store(self, packed: bytes) -> bytes:
+        if not packed:
+            return b""
+        try:
+            view = memoryview(packed)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise self._disk_error(error) from error
+        self.packed += len(packed)
+        data = self._unpack.decompress(packed)
+        self._hash.update(data)
+        self._unpacked_crc = isal_zlib.crc32(data, self._unpacked_crc)
+        return data
+
+    def _disk_error(self, error: OSError) -> ArchiveError:
+        return ArchiveError(
+            f"The temporary file cannot be written: {error.strerror}",
+            expected=f"room in {self.folder} for the compressed dump",
+            found=f"{error.strerror} after {self.packed:,} bytes",
+            kept="no backup was written; the temporary file is gone",
+            hint="free some room, or name a folder with more: TMPDIR=/path pytest ...",
+        )

@@ -1,0 +1,1 @@
+"""What a check knows: plain functions over the system that return findings or raise."""

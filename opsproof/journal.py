@@ -1,0 +1,139 @@
+"""What happened: one JSON line per event, with timings, and with every known secret blotted out.
+
+A line is handed to the kernel as soon as it is written, so the journal of a run that is killed ends with the last
+thing that the run did.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from opsproof.errors import ConfigurationError
+
+BLOT = "***"
+SHORTEST_SECRET = 4
+
+
+class Redactor:
+    """Blots out secrets, as they are and as URL, JSON or repr would write them."""
+
+    def __init__(self) -> None:
+        self._forms: list[str] = []
+
+    def add(self, secret: str) -> None:
+        """Learn one secret. Shorter than four characters is not blotted out: every other word would be."""
+        if len(secret) < SHORTEST_SECRET:
+            return
+        forms = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)}
+        forms |= {json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+        # Longest first, so that no form leaves the tail of a longer one standing.
+        self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
+
+    def clean(self, text: str) -> str:
+        """Return the text with every known secret replaced."""
+        for form in self._forms:
+            text = text.replace(form, BLOT)
+        return text
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a long step has come. `total` is None where nobody can know it beforehand."""
+
+    phase: str
+    doing: str
+    done: int
+    total: int | None
+    seconds: float
+
+
+class Journal:
+    """Writes events to a file, to the log, and progress to whoever listens.
+
+    Args:
+        path: The file, made with mode 0600 in a folder of 0700; None keeps nothing (a test, or a listing).
+        redactor: What may not be written.
+    """
+
+    def __init__(self, path: Path | None = None, redactor: Redactor | None = None) -> None:
+        self.path = path
+        self.redactor = redactor or Redactor()
+        self.phases: dict[str, float] = {}
+        self._listeners: list[Callable[[Progress], None]] = []
+        self._log = logging.getLogger("opsproof")
+        self._file = None if path is None else open_private(path)
+
+    def record(self, event: str, /, **fields: Any) -> None:
+        """Write one event; the fields are what JSON can hold, anything else by its `str`."""
+        line = json.dumps(
+            {"time": datetime.now(UTC).isoformat(), "event": event, **fields}, default=str, ensure_ascii=False
+        )
+        if self._file is not None:
+            os.write(self._file, (self.redactor.clean(line) + "\n").encode())
+
+    def info(self, message: str, /, **fields: Any) -> None:
+        """Write an event that people should also see as a line of the log."""
+        self.record("info", message=message, **fields)
+        self._log.info("%s", message)
+
+    def warn(self, message: str, /, **fields: Any) -> None:
+        """Write an event that people should notice."""
+        self.record("warning", message=message, **fields)
+        self._log.warning("%s", message)
+
+    @contextmanager
+    def phase(self, name: str, /, **fields: Any) -> Iterator[None]:
+        """Time a part of the work: an event when it begins, one when it ends and how."""
+        self.record("phase begins", phase=name, **fields)
+        started = time.monotonic()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "done"
+        finally:
+            seconds = time.monotonic() - started
+            self.phases[name] = self.phases.get(name, 0.0) + seconds
+            self.record("phase ends", phase=name, outcome=outcome, seconds=round(seconds, 3), **fields)
+
+    def listen(self, listener: Callable[[Progress], None]) -> None:
+        """Call `listener` with every progress report from now on."""
+        self._listeners.append(listener)
+
+    def report(self, progress: Progress) -> None:
+        """Pass progress on to the listeners; it is not written down."""
+        for listener in self._listeners:
+            listener(progress)
+
+    def close(self) -> None:
+        """Close the file; later events go nowhere."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def open_private(path: Path) -> int:
+    """Open a file for appending that only its owner can read, in a folder that only its owner can enter.
+
+    Raises:
+        ConfigurationError: The folder or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The journal cannot be written: {error.strerror}",
+            expected=f"a folder that can be written: {path.parent}",
+            found=str(error),
+            hint="give another folder with --logs=DIR",
+        ) from error

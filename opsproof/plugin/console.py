@@ -1,0 +1,118 @@
+"""What the person sees: the run's header, what long steps are doing, and the summary."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+
+import pytest
+
+from opsproof.journal import Progress
+from opsproof.plugin.run import LOGGER, RUN, Run
+from opsproof.plugin.steps import PROGRESSIONS
+from opsproof.report import header, summary
+from opsproof.report.quantities import progress_line
+
+# On a terminal one line is rewritten; elsewhere (a CI's log) a line is added now and then.
+TERMINAL_SECONDS = 0.2
+PLAIN_SECONDS = 15.0
+
+
+class Console:
+    """Writes past pytest's capture, whole lines on their own line."""
+
+    def __init__(self, config: pytest.Config, run: Run) -> None:
+        self._reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self._capture = config.pluginmanager.get_plugin("capturemanager")
+        self._run = run
+        self._is_terminal = bool(self._reporter and self._reporter.isatty)
+        self._next = 0.0
+        self._shown = ""
+
+    def show(self, progress: Progress) -> None:
+        """Show how far a long step has come, not more often than anybody can read."""
+        now = time.monotonic()
+        if now < self._next or self._reporter is None:
+            return
+        first = self._next == 0.0
+        self._next = now + (TERMINAL_SECONDS if self._is_terminal else PLAIN_SECONDS)
+        if first and not self._is_terminal:
+            return  # a short run needs no such lines
+        line = progress_line(progress)
+        if self._is_terminal:
+            self._write("\r\x1b[K  " + line)
+            self._shown = line
+        else:
+            self._write(f"\n  {line}\n")
+
+    def line(self, text: str) -> None:
+        """Write a line."""
+        self._write(f"\n  {self._run.redactor.clean(text)}\n")
+
+    def clear(self) -> None:
+        """Take the progress line away."""
+        if self._shown:
+            self._write("\r\x1b[K")
+            self._shown = ""
+        self._next = 0.0
+
+    def _write(self, text: str) -> None:
+        if self._reporter is None:
+            return
+        if self._capture is None:
+            self._reporter.write(text, flush=True)
+            return
+        with self._capture.global_and_fixture_disabled():
+            self._reporter.write(text, flush=True)
+
+
+class WarningLines(logging.Handler):
+    """Shows the log's warnings as they come; the rest is in the log file."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one, but not the tracebacks, which the log file has."""
+        if record.exc_info is None:
+            self._console.line(f"{record.levelname}: {record.getMessage()}")
+
+
+CONSOLE = pytest.StashKey[Console]()
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Say what is about to be worked on, with what, and where each setting came from."""
+    run = config.stash.get(RUN, None)
+    if run is None:
+        return []
+    if config.stash[PROGRESSIONS]:
+        console = Console(config, run)
+        config.stash[CONSOLE] = console
+        run.journal.listen(console.show)
+        logging.getLogger(LOGGER).addHandler(WarningLines(console))
+    return [run.redactor.clean(line) for line in header.lines(run.environment, dry_run=run.options.dry_run)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Take the progress line away when its step has ended."""
+    try:
+        return (yield)
+    finally:
+        console = item.config.stash.get(CONSOLE, None)
+        if console is not None:
+            console.clear()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what each target came to, and where the evidence is."""
+    run = terminalreporter.config.stash.get(RUN, None)
+    if run is None or not terminalreporter.config.stash[PROGRESSIONS]:
+        return
+    terminalreporter.section(f"opsproof: {run.environment.name}")
+    for line in summary.lines(run.outcomes, run.plans):
+        terminalreporter.write_line(run.redactor.clean(line))
+    terminalreporter.write_line(f"log {run.log}, journal {run.journal.path}")

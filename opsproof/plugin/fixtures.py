@@ -1,0 +1,69 @@
+"""What a procedure or a check asks for: its target, the database, the store, the host, and the procedure itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from testinfra.host import Host as TestinfraHost
+
+from opsproof.plugin.run import RUN, Run
+from opsproof.procedures.backup import Backup
+from opsproof.system.host import Host
+from opsproof.system.postgres import Connection, connect
+from opsproof.system.store import Store
+from opsproof.target import Target
+
+
+@pytest.fixture(scope="session")
+def run(pytestconfig: pytest.Config) -> Run:
+    """The run: options, environment, journal."""
+    return pytestconfig.stash[RUN]
+
+
+@pytest.fixture(scope="class")
+def target(request: pytest.FixtureRequest, run: Run) -> Target:
+    """The target that this procedure or check is about."""
+    return run.target(request.param)
+
+
+@pytest.fixture(scope="class")
+def store(run: Run, target: Target) -> Store:
+    """The place that the target's backups go to."""
+    return run.store(target)
+
+
+@pytest.fixture(scope="class")
+def host(target: Target) -> TestinfraHost:
+    """The target's host, as testinfra sees it."""
+    return Host(target.connection).testinfra
+
+
+@pytest.fixture
+def database(target: Target) -> Iterator[Connection]:
+    """A connection to the target's database, for one step."""
+    with connect(target.database) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="class")
+def backup(run: Run, target: Target, store: Store) -> Iterator[Backup]:
+    """A backup of the target; what it did not bring to its end is undone after the last step."""
+    procedure = Backup(target, store, run.journal, dry_run=run.options.dry_run)
+    yield procedure
+    with _undoing(run, target):
+        procedure.close()
+    if procedure.outcome is not None:
+        run.outcomes[target.name] = procedure.outcome
+
+
+@contextmanager
+def _undoing(run: Run, target: Target) -> Iterator[None]:
+    run.journal.record("undo begins", target=target.name)
+    try:
+        yield
+    except BaseException as error:
+        run.journal.warn(f"The undo of {target.name} failed: {error}")
+        raise
+    run.journal.record("undo ends", target=target.name)

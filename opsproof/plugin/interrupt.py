@@ -1,0 +1,82 @@
+"""SIGTERM and Ctrl-C while a procedure runs: the step fails, what it began is undone, the reports are written.
+
+Python's default on SIGTERM ends the process on the spot, without any undo. Here the first signal raises in the step
+that is running; from then on, and whenever an undo is at work, further signals only say that it is.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import pytest
+
+from opsproof.errors import Interrupted
+from opsproof.plugin.steps import PROGRESSIONS
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Interruption:
+    """The signal handler of a session.
+
+    Attributes:
+        in_step: A step's own code is running, which may be interrupted.
+    """
+
+    def __init__(self, session: pytest.Session) -> None:
+        self.in_step = False
+        self._session = session
+        self._signalled = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the step, once."""
+        del frame
+        name = signal.Signals(number).name
+        reporter = self._session.config.pluginmanager.get_plugin("terminalreporter")
+        if self._signalled or not self.in_step:
+            if reporter is not None:
+                reporter.write_line(f"\n{name}: undo is at work; it is not cut short")
+            self._session.shouldfail = self._session.shouldfail or f"{name} arrived"
+            self._signalled = True
+            return
+        self._signalled = True
+        self._session.shouldfail = f"{name} arrived; what was begun is being undone"
+        raise Interrupted(f"{name} arrived while this step was running")
+
+
+INTERRUPTION = pytest.StashKey[Interruption]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Handle the signals for as long as steps run."""
+    if not session.config.stash[PROGRESSIONS]:
+        return (yield)
+    interruption = Interruption(session)
+    session.config.stash[INTERRUPTION] = interruption
+    for number in SIGNALS:
+        signal.signal(number, interruption.handle)
+    # Not put back: the undo of the last step runs after this loop, and must not be cut short either.
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a signal interrupt a step's own code, and only that."""
+    interruption = item.config.stash.get(INTERRUPTION, None)
+    if interruption is None:
+        return (yield)
+    with _interruptible(interruption):
+        return (yield)
+
+
+@contextmanager
+def _interruptible(interruption: Interruption) -> Iterator[None]:
+    interruption.in_step = True
+    try:
+        yield
+    finally:
+        interruption.in_step = False

@@ -1,0 +1,167 @@
+"""The run: its options, its environment, its journal and its log. Made when the first procedure is collected."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from opsproof.inventory import find_inventory, load_environment
+from opsproof.journal import Journal, Redactor, open_private
+from opsproof.plugin.options import DEMO, Options, read_options
+from opsproof.procedures.backup import Outcome
+from opsproof.system.store import Store, open_store
+from opsproof.target import Environment, S3StoreSettings, Target
+
+SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD")
+LOG_FORMAT = "%(asctime)s %(levelname)-8s %(message)s"
+LOGGER = "opsproof"
+
+
+@dataclass
+class Run:
+    """What lasts as long as the session.
+
+    `outcomes` and `plans` are what the terminal summary shows of each target.
+    """
+
+    options: Options
+    environment: Environment
+    redactor: Redactor
+    journal: Journal
+    log: Path | None = None
+    stores: dict[str, Store] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    plans: dict[str, list[str]] = field(default_factory=dict)
+
+    def store(self, target: Target) -> Store:
+        """Return the store of a target, opened once."""
+        if target.name not in self.stores:
+            self.stores[target.name] = open_store(target.store, target.customer)
+        return self.stores[target.name]
+
+    def target(self, name: str) -> Target:
+        """Return a target by its name."""
+        return next(target for target in self.environment.targets if target.name == name)
+
+
+RUN = pytest.StashKey[Run]()
+VARIABLES = pytest.StashKey[Mapping[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set libpq's variables aside: they make a target, and may not leak into connections to another."""
+    config.stash[VARIABLES] = dict(os.environ)
+
+
+def begin_run(config: pytest.Config, action: str | None) -> Run:
+    """Return the session's run; the first call makes it.
+
+    Args:
+        config: pytest's.
+        action: What the log and the journal are named for; None keeps neither.
+
+    Raises:
+        OpsproofError: The configuration is wrong.
+    """
+    if RUN in config.stash:
+        return config.stash[RUN]
+    variables = config.stash[VARIABLES]
+    options = read_options(config, variables.get("DRY_RUN", ""))
+    environment = load_environment(
+        options.environment,
+        inventory=choose_inventory(options),
+        environ=variables,
+        only=options.targets,
+        settings=options.settings,
+    )
+    redactor = Redactor()
+    for secret in _secrets(environment, variables):
+        redactor.add(secret)
+    journal = Journal(None, redactor)
+    run = Run(options, environment, redactor, journal)
+    if action is not None:
+        stamp = datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
+        stem = options.logs / f"{action}_{options.environment}_{stamp}"
+        run.journal = Journal(_with_ending(stem, ".jsonl"), redactor)
+        run.log = _with_ending(stem, ".log")
+        _begin_log(run.log, redactor)
+        run.journal.record("run begins", action=action, environment=environment.name, dry_run=options.dry_run)
+    config.stash[RUN] = run
+    return run
+
+
+def choose_inventory(options: Options) -> Path | None:
+    """Return the inventory to read: the one that was named, hosts.yml where there is one, else the demo's own."""
+    if options.inventory is not None:
+        return options.inventory
+    if options.environment == DEMO:
+        from opsproof import demo  # only here: it is an extra, and most runs do without
+
+        return demo.start()
+    return find_inventory(Path())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the journal and the log."""
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        run.journal.close()
+        logger = logging.getLogger(LOGGER)
+        for handler in [one for one in logger.handlers if isinstance(one, PrivateLog)]:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+@contextmanager
+def without_libpq_variables() -> Iterator[None]:
+    """Hide every `PG*` variable from libpq in this process."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+class PrivateLog(logging.StreamHandler):  # type: ignore[type-arg] # not generic at run time before 3.11
+    """The run's log file: mode 0600, without secrets."""
+
+    def __init__(self, path: Path, redactor: Redactor) -> None:
+        super().__init__(os.fdopen(open_private(path), "a", encoding="utf-8"))
+        self._redactor = redactor
+        self.setFormatter(logging.Formatter(LOG_FORMAT))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, cleaned."""
+        return self._redactor.clean(super().format(record))
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        self.stream.close()
+
+
+def _begin_log(path: Path, redactor: Redactor) -> None:
+    logger = logging.getLogger(LOGGER)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(PrivateLog(path, redactor))
+
+
+def _with_ending(stem: Path, ending: str) -> Path:
+    # Not Path.with_suffix: an environment's name may have a dot in it.
+    return stem.parent / (stem.name + ending)
+
+
+def _secrets(environment: Environment, variables: Mapping[str, str]) -> Iterator[str]:
+    yield from (variables[name] for name in SECRET_VARIABLES if name in variables)
+    for target in environment.targets:
+        if target.database.password is not None:
+            yield target.database.password.reveal()
+        if isinstance(target.store, S3StoreSettings):
+            yield from open_store(target.store, target.customer).secrets()

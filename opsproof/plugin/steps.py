@@ -1,0 +1,177 @@
+"""Steps: the methods of a procedure's class, in the order in which they are written, once for each target.
+
+A class whose tests ask for the fixture `target` (or one that needs it) is a *procedure* when it is marked so; each of
+its tests is a step. A step runs only if all steps before it passed, for this target, in this very process; a part of a
+procedure cannot be selected; and nothing confirmed is never success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+import pytest
+
+from opsproof.errors import OpsproofError
+from opsproof.plugin.options import read_options
+from opsproof.plugin.run import RUN, VARIABLES, begin_run, without_libpq_variables
+
+TARGET = "target"
+DRY_RUN = "dry run"
+
+
+@dataclass
+class Progression:
+    """How far a procedure has come with one target."""
+
+    steps: tuple[str, ...]
+    passed: list[str] = field(default_factory=list)
+    stopped_by: str = ""
+
+
+PROGRESSIONS = pytest.StashKey[dict[tuple[str, str], Progression]]()
+FAULT = pytest.StashKey[OpsproofError]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    config.addinivalue_line("markers", "procedure: the tests of this class are steps of one procedure")
+    config.addinivalue_line("markers", "changes: this step and those after it change something: not in a dry run")
+    config.stash[PROGRESSIONS] = {}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrise what asks for a target with the targets of the environment."""
+    if TARGET not in metafunc.fixturenames:
+        return
+    try:
+        run = begin_run(metafunc.config, action_name(metafunc.module.__name__))
+        names = [target.name for target in run.environment.targets]
+    except OpsproofError as error:
+        # Told once, after the collection, instead of once for each test.
+        metafunc.config.stash[FAULT] = error
+        names = []
+    metafunc.parametrize(TARGET, names, indirect=True, scope="class")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse what cannot be run as it was selected.
+
+    Raises:
+        pytest.UsageError: The configuration is wrong, or a part of a procedure was selected.
+    """
+    fault = session.config.stash.get(FAULT, None)
+    if fault is not None:
+        raise pytest.UsageError(str(fault))
+    progressions = session.config.stash[PROGRESSIONS]
+    selected: dict[tuple[str, str], list[str]] = {}
+    for item in session.items:
+        key = procedure_of(item)
+        if key is not None:
+            selected.setdefault(key, []).append(item.function.__name__)  # type: ignore[attr-defined]
+            progressions.setdefault(key, Progression(steps_of(item)))
+    for key, names in selected.items():
+        if tuple(names) != progressions[key].steps:
+            left_out = [name for name in progressions[key].steps if name not in names]
+            raise pytest.UsageError(
+                f"A part of {key[0]} was selected: its steps are proven only in their order and all together\n"
+                f"  expected: all {len(progressions[key].steps)} steps, in their order\n"
+                f"  found:    {len(names)} steps" + (f"; left out: {', '.join(left_out)}" if left_out else "") + "\n"
+                "  kept:     nothing was run\n"
+                "  hint:     leave out -k, -m, --deselect and ::step; choose targets with --target=NAME"
+            )
+    if selected and session.config.getoption("numprocesses", None):
+        raise pytest.UsageError("Procedures run in one process: leave out -n")
+    if selected and session.config.option.verbose == 0:
+        session.config.option.verbose = 1  # a line for each step
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Keep libpq's variables out of the connections of procedures."""
+    if not session.config.stash[PROGRESSIONS]:
+        return (yield)
+    with without_libpq_variables():
+        return (yield)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a step begin only after those before it, and only looking steps in a dry run."""
+    key = procedure_of(item)
+    if key is None:
+        return
+    progression = item.config.stash[PROGRESSIONS][key]
+    name = item.function.__name__  # type: ignore[attr-defined]
+    before = progression.steps[: progression.steps.index(name)]
+    if progression.stopped_by:
+        pytest.skip(progression.stopped_by)
+    if tuple(progression.passed) != before:
+        raise pytest.UsageError(f"{name} needs the steps before it to have passed in this process: {before}")
+    if item.get_closest_marker("changes") and item.config.stash[RUN].options.dry_run:
+        progression.stopped_by = DRY_RUN
+        pytest.skip(DRY_RUN)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note how far the procedure has come."""
+    report = yield
+    key = procedure_of(item)
+    if key is not None:
+        progression = item.config.stash[PROGRESSIONS][key]
+        name = item.function.__name__  # type: ignore[attr-defined]
+        if report.when == "call" and report.passed:
+            progression.passed.append(name)
+        elif not report.passed and not progression.stopped_by:
+            progression.stopped_by = f"step {name} did not pass"
+        item.config.stash[RUN].journal.record(
+            "step",
+            procedure=key[0],
+            target=key[1],
+            step=name,
+            when=report.when,
+            outcome=report.outcome,
+            seconds=round(call.duration, 3),
+        )
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Turn a run that confirmed nothing into a failure."""
+    progressions = session.config.stash[PROGRESSIONS]
+    if exitstatus != pytest.ExitCode.OK or not progressions:
+        return
+    if session.config.option.collectonly:
+        return
+    is_dry = session.config.stash[RUN].options.dry_run
+    for (procedure, target), progression in progressions.items():
+        unfinished = len(progression.passed) != len(progression.steps)
+        if unfinished and not (is_dry and progression.stopped_by == DRY_RUN):
+            session.config.stash[RUN].journal.warn(f"{procedure} of {target} was not brought to its end")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def procedure_of(item: pytest.Item) -> tuple[str, str] | None:
+    """Return the class and the target whose step this is; None for any other test."""
+    if item.get_closest_marker("procedure") is None or not isinstance(item, pytest.Function) or item.cls is None:
+        return None
+    callspec = getattr(item, "callspec", None)
+    return (item.cls.__name__, str(callspec.params[TARGET])) if callspec and TARGET in callspec.params else None
+
+
+def steps_of(item: pytest.Item) -> tuple[str, ...]:
+    """Return the names of all steps of the item's class, as they are written."""
+    cls = item.cls  # type: ignore[attr-defined]
+    return tuple(name for name in vars(cls) if name.startswith("test_"))
+
+
+def action_name(module: str) -> str:
+    """Return `backup` of `actions.test_backup`."""
+    return module.rsplit(".", 1)[-1].removeprefix("test_")
+
+
+def is_dry_run(config: pytest.Config) -> bool:
+    """Tell whether nothing may change."""
+    return read_options(config, config.stash[VARIABLES].get("DRY_RUN", "")).dry_run

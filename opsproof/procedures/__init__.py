@@ -1,0 +1,1 @@
+"""The verbs: what each action does, step by step, without pytest."""

@@ -1,0 +1,347 @@
+"""Back up one target: survey it, capture a snapshot, prove it, bundle it, store it, prove that, and only then say so.
+
+Each public method is one step of `actions/test_backup.py`, in the order in which they stand here. What a step found out
+it keeps for the later ones. `close` undoes whatever was not brought to its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from opsproof.archive import manifest as records
+from opsproof.archive.author import find_author
+from opsproof.archive.bundle import FilesWritten
+from opsproof.archive.capture import Capture, Capturing
+from opsproof.archive.catalogue import sidecar_name
+from opsproof.archive.compose import NO_FILES, Ingredients, write_bundle, write_plain
+from opsproof.archive.contents import read_contents
+from opsproof.errors import ProofError
+from opsproof.inspection import sameness
+from opsproof.journal import Journal, Progress
+from opsproof.procedures.survey import Survey
+from opsproof.system.postgres import connect, hold_lock
+from opsproof.system.snapshot import open_snapshot
+from opsproof.system.store import Leftover, Store, StoredObject, Upload
+from opsproof.target import DirectoryStoreSettings, Target
+
+ABANDONED_AFTER = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the backup came to, for the summary and the XML. Bytes and seconds."""
+
+    id: str
+    location: str
+    bytes: int
+    sha256: str
+    database_bytes: int
+    filestore_bytes: int
+    tables: int
+    rows: int
+    files: int
+    phases: dict[str, float]
+
+
+class Backup(Survey):
+    """One backup of one target.
+
+    Args:
+        target: What to back up.
+        store: Where to.
+        journal: What happened.
+        kind: Why it is taken.
+        dry_run: Only the looking steps will be called, and they change nothing, in the store neither.
+    """
+
+    def __init__(
+        self, target: Target, store: Store, journal: Journal, *, kind: records.Kind = "scheduled", dry_run: bool = False
+    ) -> None:
+        super().__init__(target, store, journal, dry_run=dry_run)
+        self.kind = kind
+        self.started = datetime.now(UTC)
+        self.outcome: Outcome | None = None
+        self._undo = ExitStack()
+        self._upload: Upload | None = None
+        self._committed: StoredObject | None = None
+
+    def plan(self) -> list[str]:
+        """Return what the backup would do, a line each, once the looking steps have been called."""
+        files, target = self.live_files, self.target
+        stem = f"backup_{target.environment}" if self.is_plain else records.file_name(target.database.name)
+        return [
+            f"dump {self.facts.name} ({self.facts.bytes:,} bytes on disk) with pg_dump {self.clients.programs.version}",
+            f"freeze {files.files:,} files ({files.bytes:,} bytes) of {files.path}" if files else "no filestore",
+            f"write {stem}_TIME to {self.store.location}",
+            "read it back, compare, and write its manifest beside it",
+        ]
+
+    def take_lock(self) -> list[str]:
+        """Keep other runs off this target, and clear away what a killed one left. Return what that was.
+
+        Raises:
+            DatabaseError: Another run is at work on it.
+        """
+        self._undo.enter_context(hold_lock(self.target.database))
+        cleared = []
+        if self.filestore and self.filestore.remove_leftover():
+            cleared.append(f"the frozen filestore {self.filestore.frozen}")
+        cleared += [f"the unfinished upload {one.location}" for one in self.store.leftovers() if self._clear(one)]
+        for line in cleared:
+            self.journal.warn(f"An earlier run was killed and left {line}: removed")
+        return cleared
+
+    def capture(self) -> Capture:
+        """Freeze the files, open the snapshot, dump it and count it; then freeze what came in between.
+
+        Raises:
+            DumpError: The dump is not whole.
+            FilestoreError: The files cannot be frozen.
+        """
+        if self.filestore:
+            self._undo.callback(self.filestore.thaw)
+            with self.journal.phase("freeze"):
+                self.filestore.freeze()
+        full = self.target.fingerprint == "full"
+        timeout = self.target.lock_timeout
+        with connect(self.target.database, lock_timeout=timeout) as connection, open_snapshot(connection) as snapshot:
+            with (
+                self.journal.phase("dump"),
+                Capturing(self.clients, snapshot, self.journal, lock_timeout=timeout, full=full) as capturing,
+            ):
+                self.captured = capturing.run(self.facts.bytes)
+            self._undo.callback(self.captured.close)
+            self.contents = read_contents(snapshot)
+        if self.filestore:
+            with self.journal.phase("freeze"):
+                self.filestore.complete()
+        with self.journal.phase("roles"):
+            self.roles = self.clients.dump_roles()
+        return self.captured
+
+    def compare_dump(self) -> int:
+        """Hold the dump's rows against the snapshot's. Return the number of tables that agree: all of them.
+
+        Raises:
+            ProofError: One differs.
+        """
+        tables = sameness.compare_contents(self.captured.counted, self.captured.dumped, "the dump")
+        sameness.compare_objects(self.captured.counted_objects, self.captured.dumped_objects)
+        return tables
+
+    def write_bundle(self) -> FilesWritten:
+        """Send the bundle to the store, all but the last word: it is not to be seen there yet.
+
+        Raises:
+            StoreError: The store refused or failed.
+            FilestoreError: A file cannot be read.
+        """
+        parts = self._ingredients()
+        target, taken = self.target, self.contents.taken
+        with self.journal.phase("upload"):
+            if self.is_plain:
+                backup = records.plain_backup_id(target.environment, taken)
+                backup, write = self._begin_upload(backup, ".sql", self.captured.sql.size)
+                self.manifest, self.files = write_plain(parts, backup, write), NO_FILES
+            else:
+                backup, write = self._begin_upload(
+                    records.backup_id(target.database.name, taken), ".zip", parts.bundle_bytes
+                )
+                self.manifest, self.files = write_bundle(parts, backup, self.filestore, write)
+        return self.files
+
+    def check_attachments(self) -> FilesWritten:
+        """Hold the files in the bundle against the attachments that the snapshot names.
+
+        Raises:
+            ProofError: One is missing or damaged.
+        """
+        filestore = self.target.filestore
+        if filestore is not None:
+            wanted = len(self.contents.attachments or ())
+            sameness.require_attachments(
+                wanted, self.files.missing, self.files.damaged, self.accepted_losses, filestore.origin
+            )
+        return self.files
+
+    def complete_upload(self) -> StoredObject:
+        """Say the last word: the store has the bundle now, whole, under a name that was free.
+
+        Raises:
+            StoreError: The store did not take it; nothing is left there.
+        """
+        if self._upload is None:
+            raise ProofError("There is no upload to complete", hint="run the whole procedure, not a step of it")
+        with self.journal.phase("upload"):
+            stored = self._upload.commit()
+        self._committed = stored
+        self._undo.callback(self._withdraw)
+        self.journal.record("bundle stored", location=stored.location, bytes=stored.bytes, sha256=stored.sha256)
+        return stored
+
+    def read_back(self) -> tuple[int, str]:
+        """Read the stored bundle to its end. Return its bytes and SHA-256, which are those that were sent.
+
+        Raises:
+            ProofError: They are not.
+            StoreError: It cannot be read.
+        """
+        stored = self.stored
+        digest, size = hashlib.sha256(), 0
+        with self.journal.phase("read back"):
+            for chunk in self.store.read(stored.name):
+                digest.update(chunk)
+                size += len(chunk)
+                self.journal.report(Progress("read back", stored.name, size, stored.bytes, 0.0))
+        if (size, digest.hexdigest()) != (stored.bytes, stored.sha256):
+            raise ProofError(
+                "The stored copy is not what was sent",
+                expected=f"{stored.bytes:,} bytes, SHA-256 {stored.sha256}",
+                found=f"{size:,} bytes, SHA-256 {digest.hexdigest()}",
+                kept=f"{stored.location} is removed again; earlier backups are as they were",
+                hint="run it again; if it differs twice, the store or the way to it corrupts data",
+            )
+        return size, digest.hexdigest()
+
+    def clear_away(self) -> list[str]:
+        """Give back the frozen files and the temporary disk. Return what is left all the same, which is nothing.
+
+        Raises:
+            ProofError: Something is.
+        """
+        self.captured.close()
+        left = []
+        if self.filestore:
+            self.filestore.thaw()
+            if self.filestore.is_frozen():
+                left.append(str(self.filestore.frozen))
+        left += [one.location for one in self.store.leftovers() if one.name == self.stored.name]
+        if left:
+            raise ProofError("Something temporary is left", expected="nothing", found=", ".join(left))
+        return left
+
+    def publish(self, checks: tuple[str, ...]) -> Outcome:
+        """Write the manifest beside the bundle: from now on it is a verified backup.
+
+        Args:
+            checks: What was verified.
+
+        Raises:
+            StoreError: The manifest cannot be written.
+        """
+        stored = self.stored
+        sidecar = records.Sidecar(
+            manifest=self.manifest,
+            name=stored.name,
+            bytes=stored.bytes,
+            sha256=stored.sha256,
+            verified=datetime.now(UTC),
+            checks=checks,
+            tables=tuple(records.table_records(self.captured.counted)) if self.is_plain else (),
+        )
+        self.store.put_small(sidecar_name(self.manifest.id), records.to_json(sidecar))
+        self._committed = None
+        totals = self.manifest.totals
+        self.outcome = Outcome(
+            id=self.manifest.id,
+            location=stored.location,
+            bytes=stored.bytes,
+            sha256=stored.sha256,
+            database_bytes=self.facts.bytes,
+            filestore_bytes=self.files.bytes,
+            tables=totals.tables,
+            rows=totals.rows,
+            files=self.files.files,
+            phases=dict(self.journal.phases),
+        )
+        self.journal.record("backup verified", outcome=vars(self.outcome))
+        return self.outcome
+
+    def close(self) -> None:
+        """Undo what was not brought to its end: the upload, the frozen files, the temporary disk, the lock.
+
+        Raises:
+            OpsproofError: Something could not be undone; all the rest was.
+        """
+        self._undo.close()
+
+    @property
+    def stored(self) -> StoredObject:
+        """The bundle in the store, from its completion until it is published.
+
+        Raises:
+            ProofError: There is none.
+        """
+        if self._committed is None:
+            raise ProofError("There is no stored bundle to work on", hint="run the whole procedure, not a step of it")
+        return self._committed
+
+    @property
+    def accepted_losses(self) -> int:
+        """How many attachments may be missing: what the inventory says was lost long ago."""
+        return self.target.filestore.accept_missing if self.target.filestore else 0
+
+    @property
+    def is_plain(self) -> bool:
+        """A database alone in a folder is one `.sql`, as people know it; anything else is a bundle."""
+        return isinstance(self.target.store, DirectoryStoreSettings) and self.target.filestore is None
+
+    def _ingredients(self) -> Ingredients:
+        count, size = self.filestore.measure() if self.filestore else (0, 0)
+        return Ingredients(
+            target=self.target,
+            kind=self.kind,
+            started=self.started,
+            author=find_author(os.environ),
+            server=self.server,
+            programs=self.clients.programs,
+            database=self.facts,
+            contents=self.contents,
+            captured=self.captured,
+            roles=self.roles,
+            live_files=self.live_files,
+            count=count,
+            size=size,
+        )
+
+    def _begin_upload(self, backup: str, ending: str, expected: int) -> tuple[str, Callable[[bytes], None]]:
+        """Begin under a free name; a second backup within the same second gets a suffix."""
+        name, number = backup, 1
+        while self.store.exists(name + ending) or self.store.exists(sidecar_name(name)):
+            number += 1
+            name = f"{backup}_{number}"
+        upload = self._upload = self._undo.enter_context(self.store.upload(name + ending, expected))
+        started = time.monotonic()
+
+        def write(data: bytes) -> None:
+            upload.write(data)
+            seconds = time.monotonic() - started
+            self.journal.report(Progress("upload", name + ending, upload.bytes_written, expected, seconds))
+
+        return name, write
+
+    def _clear(self, leftover: Leftover) -> bool:
+        """Remove an unfinished upload of this target, unless a run on another machine may still be at it."""
+        is_ours = records.is_backup_of(leftover.name, self.target.database.name, self.target.environment)
+        is_old = datetime.now(UTC) - leftover.started > ABANDONED_AFTER
+        if not is_ours or (leftover.in_doubt and not is_old):
+            return False
+        self.store.abort_leftover(leftover)
+        return True
+
+    def _withdraw(self) -> None:
+        """Remove a bundle that was stored but never verified; its manifest first, if that was written."""
+        if self._committed is None:
+            return
+        sidecar = self.store.find(sidecar_name(self.manifest.id))
+        if sidecar is not None:
+            self.store.delete(sidecar)
+        self.store.delete(self._committed)
+        self.journal.warn(f"{self._committed.location} was not verified and is removed again")
+        self._committed = None

@@ -1,0 +1,1 @@
+"""What the procedures act on: each module one noun, none of which knows its neighbours."""

@@ -1,0 +1,73 @@
+"""A bucket of one test's own, with a client that goes straight to the server."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from opsproof.system.store import open_store
+from opsproof.system.store.s3 import S3Store
+from opsproof.target import S3StoreSettings
+from tests.lab.moto_server import S3Server
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket, and what is in it as the server itself sees it."""
+
+    name: str
+    server: S3Server
+    client: S3Client
+
+    def store(self, url: str = "", customer: str = "acme", **settings: Any) -> S3Store:
+        """Return the customer's store, by way of `url` where that is given."""
+        settings = {"bucket": self.name, "region": "us-east-1", "endpoint_url": url or self.server.url} | settings
+        store = open_store(S3StoreSettings(**settings), customer)
+        assert isinstance(store, S3Store)
+        return store
+
+    def keys(self) -> list[str]:
+        """Return the keys of all objects."""
+        return [each["Key"] for each in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
+
+    def unfinished(self) -> list[str]:
+        """Return the keys of all unfinished uploads."""
+        uploads = self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ())
+        return [each["Key"] for each in uploads]
+
+    def is_empty(self) -> bool:
+        """Tell whether there is neither an object nor an unfinished upload."""
+        return not self.keys() and not self.unfinished()
+
+
+def make_bucket(server: S3Server) -> Bucket:
+    """Make a bucket under a name that no other test has."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.url,
+        region_name=server.region,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    name = f"backups-{secrets.token_hex(6)}"
+    client.create_bucket(Bucket=name)
+    return Bucket(name, server, client)
+
+
+def use_credentials(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
+    """Let boto3's chain find the server's credentials and nothing of this machine's user."""
+    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(variable, "/nonexistent")
+    for variable, value in server.variables.items():
+        monkeypatch.setenv(variable, value)
