@@ -41,9 +41,7 @@ class OpsproofError(Exception):
         hint: What to type or to change next.
     """
 
-    def __init__(
-        self, summary: str, *, expected: str = "", found: str = "", kept: str = "", hint: str = ""
-    ) -> None:
+    def __init__(self, summary: str, *, expected: str = "", found: str = "", kept: str = "", hint: str = "") -> None:
         self.summary = summary
         self.expected = expected
         self.found = found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from opsproof.errors import ConfigurationError
 
 BLOT = "***"
 SHORTEST_SECRET = 4
+PERCENT_CODE = re.compile("%[0-9A-F]{2}")
 
 
 class Redactor:
@@ -34,8 +36,11 @@ class Redactor:
         """Learn one secret. Shorter than four characters is not blotted out: every other word would be."""
         if len(secret) < SHORTEST_SECRET:
             return
-        forms = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)}
-        forms |= {json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+        encoded = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+        forms = {secret, *encoded, *(PERCENT_CODE.sub(lambda code: code[0].lower(), form) for form in encoded)}
+        # Twice: an event is written as JSON, and what it quotes may have been JSON or a repr before.
+        for _ in range(2):
+            forms |= {escaped for form in forms for escaped in _escape(form)}
         # Longest first, so that no form leaves the tail of a longer one standing.
         self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
 
@@ -79,7 +84,8 @@ class Journal:
             {"time": datetime.now(UTC).isoformat(), "event": event, **fields}, default=str, ensure_ascii=False
         )
         if self._file is not None:
-            os.write(self._file, (self.redactor.clean(line) + "\n").encode())
+            # A file name that is no UTF-8 must not stop the run that wanted to mention it.
+            os.write(self._file, (self.redactor.clean(line) + "\n").encode(errors="replace"))
 
     def info(self, message: str, /, **fields: Any) -> None:
         """Write an event that people should also see as a line of the log."""
@@ -137,3 +143,9 @@ def open_private(path: Path) -> int:
             found=str(error),
             hint="give another folder with --logs=DIR",
         ) from error
+
+
+def _escape(text: str) -> Iterator[str]:
+    yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
+    yield repr(text)[1:-1]

@@ -64,9 +64,7 @@ class DatabaseAddress:
         """Return a libpq connection string without the password; `name` puts another database in its place."""
         words = {"host": self.host, "user": self.user}
         known = {key: value for key, value in words.items() if value}
-        return make_conninfo(
-            "", dbname=self.name if name is None else name, port=self.port, **known, **self.parameters
-        )
+        return make_conninfo("", dbname=self.name if name is None else name, port=self.port, **known, **self.parameters)
 
     @property
     def server(self) -> str:

@@ -26,8 +26,8 @@ from opsproof.odoo import is_attachment_name
 from opsproof.system.filestore import Digest, FileHeader
 
 SMALL_FILE = 1 << 20
-# A file whose first 64 KiB deflate by less than a tenth (images, PDFs, archives) is stored as it is.
-SAMPLE_BYTES = 1 << 16
+# A file whose first 8 KiB deflate by less than a tenth (images, PDFs, archives) is stored as it is.
+SAMPLE_BYTES = 1 << 13
 WORTHWHILE = 0.9
 
 

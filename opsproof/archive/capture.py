@@ -9,10 +9,11 @@ unpack; and the rows that they hold are held against a second reading of the sam
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,9 @@ from opsproof.system.host import Pipe
 from opsproof.system.snapshot import Snapshot
 
 TICK_SECONDS = 0.2
+# glibc's names for mallopt(3).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 64 << 20
 PHASE = "dump"
 
 
@@ -96,6 +100,7 @@ class Capturing:
             LockTimeout: A table is locked by somebody else.
             ArchiveError: The temporary disk is full.
         """
+        _keep_freed_memory()
         snapshot = self._snapshot
         text = PlainDump({table.header: table.label for table in snapshot.tables})
         tables = CopyStream([table.label for table in snapshot.tables])
@@ -167,3 +172,14 @@ def _count_tables(psql: Pipe, tables: CopyStream) -> None:
         tables.feed(data)
     psql.finish()
     tables.finish()
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep up to 64 MiB of what is freed, instead of asking the kernel for every buffer anew.
+
+    Half a megabyte of buffers turns over a thousand times a second here; page faults alone cost a tenth of the time.
+    """
+    with suppress(AttributeError):  # a C library other than glibc has no mallopt
+        library = ctypes.CDLL(None)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)

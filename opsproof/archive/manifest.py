@@ -262,7 +262,8 @@ def file_name(database: str) -> str:
     if PLAIN_NAME.fullmatch(database):
         return database
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", database).lstrip(".-")
-    return f"{plain}-{sha256(database.encode()).hexdigest()[:8]}"
+    # A file that begins with a dash is taken for an option, one with a dot is hidden.
+    return f"{plain}-{sha256(database.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def backup_id(database: str, taken: datetime) -> str:

@@ -74,18 +74,23 @@ def restore_text(manifest: Manifest) -> str:
     database = manifest.database
     return TEXT.format(
         id=manifest.id,
-        database=database.name,
-        environment=manifest.environment,
-        target=manifest.target,
+        database=_on_one_line(database.name),
+        environment=_on_one_line(manifest.environment),
+        target=_on_one_line(manifest.target),
         taken=manifest.taken,
         server=manifest.server.version,
         major=manifest.server.version_num // 10000,
-        owner=database.owner,
+        owner=_on_one_line(database.owner),
         stem=shlex.quote(manifest.id),
         create=f"psql -X -v ON_ERROR_STOP=1 -d postgres -c {shlex.quote(_create_database(manifest))}",
         dbname=_conninfo(database.name),
         files=_files(manifest),
     )
+
+
+def _on_one_line(name: str) -> str:
+    # In the prose a line feed would begin a new line, and four spaces after it a command.
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def _files(manifest: Manifest) -> str:

@@ -20,6 +20,7 @@ from opsproof.errors import ArchiveError
 # Level 2 of ISA-L: 800 MB/s and more at the ratio of zlib's default.
 LEVEL = 2
 RAW_DEFLATE = -15
+ISAL_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment] # its stub declares an instance
 READ_BYTES = 1 << 20
 
 
@@ -65,13 +66,7 @@ class Spool:
         """
         last = self._store(self._pack.flush()) + self._unpack.flush()
         if not self._unpack.eof or self._unpacked_crc != self.crc:
-            raise ArchiveError(
-                "What was compressed does not unpack to the same bytes",
-                expected=f"CRC-32 {self.crc:08x}",
-                found=f"CRC-32 {self._unpacked_crc:08x}",
-                kept="no backup was written",
-                hint="test this machine's memory",
-            )
+            raise self._corruption(f"CRC-32 {self._unpacked_crc:08x}")
         self.sha256 = self._hash.hexdigest()
         return last
 
@@ -110,10 +105,22 @@ class Spool:
         except OSError as error:
             raise self._disk_error(error) from error
         self.packed += len(packed)
-        data = self._unpack.decompress(packed)
+        try:
+            data = self._unpack.decompress(packed)
+        except ISAL_ERROR as error:
+            raise self._corruption(str(error)) from error
         self._hash.update(data)
         self._unpacked_crc = isal_zlib.crc32(data, self._unpacked_crc)
         return data
+
+    def _corruption(self, found: str) -> ArchiveError:
+        return ArchiveError(
+            "What was compressed does not unpack to the same bytes",
+            expected=f"CRC-32 {self.crc:08x}",
+            found=found,
+            kept="no backup was written",
+            hint="test this machine's memory",
+        )
 
     def _disk_error(self, error: OSError) -> ArchiveError:
         return ArchiveError(

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import struct
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from isal import isal_zlib
 
-from opsproof.archive.spool import Spool
+from opsproof.archive.spool import LEVEL, RAW_DEFLATE, Spool
 from opsproof.errors import ArchiveError
 
 STORED, DEFLATED = 0, 8
@@ -68,10 +67,10 @@ class ZipWriter:
 
     def add_bytes(self, name: str, data: bytes, *, compress: bool = True, link: bool = False) -> None:
         """Add a small member; it is compressed only if that makes it smaller. `link`: a symbolic link's target."""
-        packed = isal_zlib.compress(data, 2, -15) if compress and len(data) > 64 else data
+        packed = isal_zlib.compress(data, LEVEL, RAW_DEFLATE) if compress else data
         method = DEFLATED if len(packed) < len(data) else STORED
         body = packed if method == DEFLATED else data
-        entry = self._begin(name, method, zlib.crc32(data), len(body), len(data), len(data), link=link)
+        entry = self._begin(name, method, isal_zlib.crc32(data), len(body), len(data), len(data), link=link)
         self._emit(body)
         self._end(entry)
 
@@ -83,7 +82,7 @@ class ZipWriter:
         """
         method = DEFLATED if compress else STORED
         begun = self._begin(name, method, 0, 0, 0, size, streamed=True)
-        pack = isal_zlib.compressobj(2, isal_zlib.DEFLATED, -15) if compress else None
+        pack = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, RAW_DEFLATE) if compress else None
         crc = count = 0
         start = self.size
         for chunk in chunks:

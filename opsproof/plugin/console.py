@@ -9,8 +9,9 @@ from collections.abc import Generator
 import pytest
 
 from opsproof.journal import Progress
-from opsproof.plugin.run import LOGGER, RUN, Run
+from opsproof.plugin.run import LOGGER, RUN, Run, without_libpq_variables
 from opsproof.plugin.steps import PROGRESSIONS
+from opsproof.procedures.survey import describe_versions
 from opsproof.report import header, summary
 from opsproof.report.quantities import progress_line
 
@@ -93,7 +94,9 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
         config.stash[CONSOLE] = console
         run.journal.listen(console.show)
         logging.getLogger(LOGGER).addHandler(WarningLines(console))
-    return [run.redactor.clean(line) for line in header.lines(run.environment, dry_run=run.options.dry_run)]
+    with without_libpq_variables():
+        versions = {target.name: describe_versions(target) for target in run.environment.targets}
+    return [run.redactor.clean(line) for line in header.lines(run.environment, versions, dry_run=run.options.dry_run)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,16 +35,17 @@ def pytest_runtest_makereport(
             report.longrepr = cleaned
     report.sections = [(title, run.redactor.clean(text)) for title, text in report.sections]
     if procedure_of(item) is not None and report.when == "call":
-        report.user_properties.append(("seconds", round(call.duration, 3)))
-        _add_outcome(item, report)
+        # On the item, not on this report: the JUnit XML takes them from the report of the teardown.
+        item.user_properties.append(("seconds", round(call.duration, 3)))
+        _add_outcome(item)
     return report
 
 
-def _add_outcome(item: pytest.Item, report: pytest.TestReport) -> None:
+def _add_outcome(item: pytest.Item) -> None:
     backup = item.funcargs.get("backup") if isinstance(item, pytest.Function) else None
     outcome = getattr(backup, "outcome", None)
     if outcome is None:
         return
     values = asdict(outcome)
-    report.user_properties += [(f"backup_{name}", values[name]) for name in PROPERTIES]
-    report.user_properties += [(f"seconds_{phase}", round(seconds, 3)) for phase, seconds in outcome.phases.items()]
+    item.user_properties += [(f"backup_{name}", values[name]) for name in PROPERTIES]
+    item.user_properties += [(f"seconds_{phase}", round(seconds, 3)) for phase, seconds in outcome.phases.items()]

@@ -9,7 +9,7 @@ import pytest
 from opsproof.archive.catalogue import list_backups
 from opsproof.errors import OpsproofError
 from opsproof.inventory import list_environments
-from opsproof.plugin.run import begin_run, choose_inventory, without_libpq_variables
+from opsproof.plugin.run import announcer, begin_run, choose_inventory, without_libpq_variables
 from opsproof.report import tables
 
 
@@ -33,7 +33,7 @@ def _listing(config: pytest.Config) -> str:
     run = begin_run(config, None)
     as_json = run.options.json
     if run.options.list_targets:
-        inventory = choose_inventory(run.options)
+        inventory = choose_inventory(run.options, announcer(config))
         return tables.targets(run.environment, list_environments(inventory) if inventory else {}, as_json=as_json)
     listed = []
     for target in run.environment.targets:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,7 +77,7 @@ def begin_run(config: pytest.Config, action: str | None) -> Run:
     options = read_options(config, variables.get("DRY_RUN", ""))
     environment = load_environment(
         options.environment,
-        inventory=choose_inventory(options),
+        inventory=choose_inventory(options, announcer(config)),
         environ=variables,
         only=options.targets,
         settings=options.settings,
@@ -97,15 +98,31 @@ def begin_run(config: pytest.Config, action: str | None) -> Run:
     return run
 
 
-def choose_inventory(options: Options) -> Path | None:
-    """Return the inventory to read: the one that was named, hosts.yml where there is one, else the demo's own."""
+def choose_inventory(options: Options, announce: Callable[[str], None]) -> Path | None:
+    """Return the inventory to read: the one that was named, or the demo's own, or hosts.yml where there is one.
+
+    Args:
+        options: What was said.
+        announce: Told what is being waited for.
+    """
     if options.inventory is not None:
         return options.inventory
     if options.environment == DEMO:
         from opsproof import demo  # only here: it is an extra, and most runs do without
 
-        return demo.start()
+        return demo.start(announce)
     return find_inventory(Path())
+
+
+def announcer(config: pytest.Config) -> Callable[[str], None]:
+    """Return what shows a line at once, past pytest's capture; on stderr, so that a listing's output stays clean."""
+    capture = config.pluginmanager.get_plugin("capturemanager")
+
+    def announce(line: str) -> None:
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            print(line, file=sys.stderr, flush=True)
+
+    return announce
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

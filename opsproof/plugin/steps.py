@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from opsproof.plugin.run import RUN, VARIABLES, begin_run, without_libpq_variabl
 
 TARGET = "target"
 DRY_RUN = "dry run"
+REFUSAL = "opsproof_refusal"
 
 
 @dataclass
@@ -44,22 +46,46 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise what asks for a target with the targets of the environment."""
     if TARGET not in metafunc.fixturenames:
         return
-    try:
-        run = begin_run(metafunc.config, action_name(metafunc.module.__name__))
-        names = [target.name for target in run.environment.targets]
-    except OpsproofError as error:
-        # Told once, after the collection, instead of once for each test.
-        metafunc.config.stash[FAULT] = error
-        names = []
+    names = []
+    # A fault is found once and told once, after the collection, instead of once for each step.
+    if FAULT not in metafunc.config.stash:
+        try:
+            run = begin_run(metafunc.config, action_name(metafunc.module.__name__))
+            names = [target.name for target in run.environment.targets]
+        except OpsproofError as error:
+            metafunc.config.stash[FAULT] = error
     metafunc.parametrize(TARGET, names, indirect=True, scope="class")
 
 
+@pytest.hookimpl(tryfirst=True)  # before a worker of pytest-xdist offers what it has collected
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse what cannot be run as it was selected.
 
     Raises:
         pytest.UsageError: The configuration is wrong, or a part of a procedure was selected.
     """
+    try:
+        _require_whole_procedures(session)
+    except pytest.UsageError as error:
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output[REFUSAL] = str(error)
+        raise
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Pass on why a worker of pytest-xdist refused; what it says itself nobody sees.
+
+    Raises:
+        pytest.UsageError: It did.
+    """
+    refusal = getattr(node, "workeroutput", {}).get(REFUSAL)
+    if refusal:
+        raise pytest.UsageError(refusal)
+
+
+def _require_whole_procedures(session: pytest.Session) -> None:
     fault = session.config.stash.get(FAULT, None)
     if fault is not None:
         raise pytest.UsageError(str(fault))
@@ -80,9 +106,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 "  kept:     nothing was run\n"
                 "  hint:     leave out -k, -m, --deselect and ::step; choose targets with --target=NAME"
             )
-    if selected and session.config.getoption("numprocesses", None):
-        raise pytest.UsageError("Procedures run in one process: leave out -n")
-    if selected and session.config.option.verbose == 0:
+    if selected and hasattr(session.config, "workerinput"):
+        raise pytest.UsageError(
+            "Procedures run in one process, their steps one after the other\n"
+            "  expected: no workers\n"
+            "  found:    a worker of pytest-xdist\n"
+            "  kept:     nothing was run\n"
+            "  hint:     leave out -n, or say -n 0"
+        )
+    if selected and getattr(session.config.option, "verbose", 1) == 0:
         session.config.option.verbose = 1  # a line for each step
 
 

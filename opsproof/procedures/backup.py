@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +21,7 @@ from opsproof.archive.capture import Capture, Capturing
 from opsproof.archive.catalogue import sidecar_name
 from opsproof.archive.compose import NO_FILES, Ingredients, write_bundle, write_plain
 from opsproof.archive.contents import read_contents
+from opsproof.archive.relay import Relay
 from opsproof.errors import ProofError
 from opsproof.inspection import sameness
 from opsproof.journal import Journal, Progress
@@ -146,14 +147,13 @@ class Backup(Survey):
         target, taken = self.target, self.contents.taken
         with self.journal.phase("upload"):
             if self.is_plain:
-                backup = records.plain_backup_id(target.environment, taken)
-                backup, write = self._begin_upload(backup, ".sql", self.captured.sql.size)
-                self.manifest, self.files = write_plain(parts, backup, write), NO_FILES
+                wanted, expected = records.plain_backup_id(target.environment, taken), self.captured.sql.size
+                with self._sending(wanted, ".sql", expected) as (backup, write):
+                    self.manifest, self.files = write_plain(parts, backup, write), NO_FILES
             else:
-                backup, write = self._begin_upload(
-                    records.backup_id(target.database.name, taken), ".zip", parts.bundle_bytes
-                )
-                self.manifest, self.files = write_bundle(parts, backup, self.filestore, write)
+                wanted = records.backup_id(target.database.name, taken)
+                with self._sending(wanted, ".zip", parts.bundle_bytes) as (backup, write):
+                    self.manifest, self.files = write_bundle(parts, backup, self.filestore, write)
         return self.files
 
     def check_attachments(self) -> FilesWritten:
@@ -310,21 +310,30 @@ class Backup(Survey):
             size=size,
         )
 
-    def _begin_upload(self, backup: str, ending: str, expected: int) -> tuple[str, Callable[[bytes], None]]:
-        """Begin under a free name; a second backup within the same second gets a suffix."""
-        name, number = backup, 1
-        while self.store.exists(name + ending) or self.store.exists(sidecar_name(name)):
+    @contextmanager
+    def _sending(self, wanted: str, ending: str, expected: int) -> Iterator[tuple[str, Callable[[bytes], None]]]:
+        """Begin an upload under a free name, and wait until all that was written is sent.
+
+        Yields:
+            The backup's id, with a suffix where another was taken in the same second, and what takes the bytes.
+        """
+        backup, number = wanted, 1
+        while self.store.exists(backup + ending) or self.store.exists(sidecar_name(backup)):
             number += 1
-            name = f"{backup}_{number}"
-        upload = self._upload = self._undo.enter_context(self.store.upload(name + ending, expected))
-        started = time.monotonic()
+            backup = f"{wanted}_{number}"
+        self._upload = self._undo.enter_context(self.store.upload(backup + ending, expected))
+        started, written = time.monotonic(), 0
+        with Relay(self._upload.write) as relay:
 
-        def write(data: bytes) -> None:
-            upload.write(data)
-            seconds = time.monotonic() - started
-            self.journal.report(Progress("upload", name + ending, upload.bytes_written, expected, seconds))
+            def write(data: bytes) -> None:
+                nonlocal written
+                relay.write(data)
+                written += len(data)
+                seconds = time.monotonic() - started
+                self.journal.report(Progress("upload", backup + ending, written, expected, seconds))
 
-        return name, write
+            yield backup, write
+            relay.finish()
 
     def _clear(self, leftover: Leftover) -> bool:
         """Remove an unfinished upload of this target, unless a run on another machine may still be at it."""

@@ -5,6 +5,7 @@ Every procedure begins with this. Each method is a step that changes nothing, an
 
 from __future__ import annotations
 
+from opsproof.errors import OpsproofError
 from opsproof.inspection import room
 from opsproof.journal import Journal
 from opsproof.system.dump import Clients, find_client_programs
@@ -94,3 +95,14 @@ class Survey:
         spool = room.check_spool_room(self.facts.bytes)
         store = room.check_store_room(self.store.location, self.store.free_bytes(), self.facts.bytes, files)
         return (spool, store) if store else (spool,)
+
+
+def describe_versions(target: Target) -> str:
+    """Return the versions of a target's server and client programs, for a header; or why they cannot be told."""
+    try:
+        with connect(target.database) as connection:
+            server = read_server(connection)
+        programs = find_client_programs(Host(target.connection), server.major, target.pg_bindir)
+    except OpsproofError as error:
+        return f"not known: {error.summary}"
+    return f"PostgreSQL {server.version}; client programs {programs.version} in {programs.bindir or 'PATH'}"

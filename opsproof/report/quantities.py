@@ -14,7 +14,7 @@ def show_bytes(count: float) -> str:
     ('999 B', '12.3 MB')
     """
     for unit in UNITS:
-        if count < 1000 or unit == UNITS[-1]:
+        if round(count, 1) < 1000 or unit == UNITS[-1]:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
@@ -26,7 +26,7 @@ def show_seconds(seconds: float) -> str:
     >>> show_seconds(3.21), show_seconds(245), show_seconds(7640)
     ('3.2 s', '4 min 05 s', '2 h 07 min')
     """
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -20,7 +20,7 @@ from opsproof.errors import (
     ProgramMissing,
 )
 from opsproof.system.host import Host, Pipe
-from opsproof.system.postgres import PINNED, SESSION
+from opsproof.system.postgres import PINNED, SESSION, permission_hint
 from opsproof.system.snapshot import Snapshot
 from opsproof.target import DatabaseAddress
 
@@ -175,7 +175,7 @@ def explain_dump_error(error: HostError, address: DatabaseAddress) -> OpsproofEr
             expected="SELECT on every table and sequence",
             found=found,
             kept=kept,
-            hint=f"GRANT pg_read_all_data TO the role {address.user!r}, or back up as the owner of the database",
+            hint=permission_hint(address, found),
         )
     if "row-level security" in found:
         return PermissionDenied(
@@ -183,7 +183,7 @@ def explain_dump_error(error: HostError, address: DatabaseAddress) -> OpsproofEr
             expected="a role that sees every row",
             found=found,
             kept=kept,
-            hint=f"ALTER ROLE with BYPASSRLS for {address.user!r}, or back up as the owner of the tables",
+            hint=permission_hint(address, found),
         )
     return DumpError(
         f"{error.summary} while dumping {address.name!r}",

@@ -15,10 +15,12 @@ from pathlib import PurePosixPath
 from typing import IO, cast
 
 from opsproof.errors import CommandFailed, FilestoreError
-from opsproof.system.host import PIPE_BYTES, Host, Pipe
+from opsproof.system.host import READ_BYTES, Host
 from opsproof.target import FilestoreSettings
 
 HOURS = 3600.0
+# tarfile copies what is left of its buffer at every read: a big one costs more than it saves.
+TAR_BYTES = 1 << 16
 VANISHED = ": No such file or directory"
 CHANGED = ": file changed as we read it"
 UNKNOWN = "UNKNOWN"
@@ -131,8 +133,7 @@ class Filestore:
         """
         argv = ("tar", "--create", "--file=-", "--sort=name", "--hard-dereference", f"--directory={self.frozen}", ".")
         with self.host.pipe(*argv) as pipe:
-            reader = cast("IO[bytes]", _Reader(pipe))
-            with tarfile.open(fileobj=reader, mode="r|", bufsize=PIPE_BYTES) as tar:
+            with tarfile.open(fileobj=cast("IO[bytes]", pipe), mode="r|", bufsize=TAR_BYTES) as tar:
                 for member in tar:
                     tar.members.clear()  # type: ignore[attr-defined] # it keeps every header otherwise
                     path = str(PurePosixPath(member.name))
@@ -234,24 +235,6 @@ class Digest:
         return self._sha256.hexdigest()
 
 
-class _Reader:
-    """A pipe as the file object that tarfile reads."""
-
-    def __init__(self, pipe: Pipe) -> None:
-        self._pipe = pipe
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        pieces = [self._rest]
-        have = len(self._rest)
-        while have < size and (piece := self._pipe.read()):
-            pieces.append(piece)
-            have += len(piece)
-        data = b"".join(pieces)
-        self._rest = data[size:]
-        return data[:size]
-
-
 def _chunks(content: IO[bytes] | None) -> Iterator[bytes]:
-    while content is not None and (chunk := content.read(PIPE_BYTES)):
+    while content is not None and (chunk := content.read(READ_BYTES)):
         yield chunk

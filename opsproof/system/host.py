@@ -32,6 +32,7 @@ INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "KR
 STDERR_LINES = 40
 PIPE_BYTES = 1 << 20
 READ_BYTES = 1 << 18
+BUFFER_BYTES = 1 << 17
 STALL_SECONDS = 900.0
 
 
@@ -111,13 +112,16 @@ class Host:
             done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         )
         if completed.status not in accept:
-            raise command_failed(argv, completed.status, completed.stderr)
+            raise command_failed(argv[0], completed.status, completed.stderr)
         return completed
 
     def pipe(
         self, *argv: str, env: Mapping[str, str] | None = None, stdin: bytes | None = None, feed: bool = False
     ) -> Pipe:
         """Start a command whose output is read while it runs.
+
+        Its stdio buffer is made bigger by coreutils' `stdbuf`, where the host has it: PostgreSQL's programs would write
+        to a pipe in pieces of 4 KiB, which costs a fifth of the time of a dump.
 
         Args:
             argv: The program and its arguments.
@@ -128,7 +132,12 @@ class Host:
         Raises:
             ProgramMissing: There is no such program.
         """
-        return Pipe(argv, self._environment(env), stdin, feed=feed)
+        buffered = (self._stdbuf, f"--output={BUFFER_BYTES}") if self._stdbuf and self.find_program(argv[0]) else ()
+        return Pipe((*buffered, *argv), self._environment(env), stdin, feed=feed, name=argv[0])
+
+    @cached_property
+    def _stdbuf(self) -> str | None:
+        return self.find_program("stdbuf")
 
     def find_program(self, name: str) -> str | None:
         """Return the path of a program on the host's PATH, or None."""
@@ -150,8 +159,10 @@ class Pipe:
     process dies, the command ends at its next write.
     """
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes | None, *, feed: bool) -> None:
-        self.argv = argv
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes | None, *, feed: bool, name: str
+    ) -> None:
+        self.name = name.rsplit("/", 1)[-1]
         self._tail: deque[str] = deque(maxlen=STDERR_LINES)
         try:
             self._process = subprocess.Popen(
@@ -165,7 +176,7 @@ class Pipe:
                 start_new_session=True,
             )
         except FileNotFoundError as error:
-            raise program_missing(argv[0]) from error
+            raise program_missing(name) from error
         self._threads = [threading.Thread(target=self._drain_stderr, daemon=True)]
         if stdin is not None:
             self._threads.append(threading.Thread(target=self._feed_all, args=(stdin,), daemon=True))
@@ -185,7 +196,7 @@ class Pipe:
             if not select.select([stdout], [], [], STALL_SECONDS)[0]:
                 self.kill()
                 raise CommandTimeout(
-                    f"{self.argv[0]} printed nothing for {STALL_SECONDS:.0f} seconds",
+                    f"{self.name} printed nothing for {STALL_SECONDS:.0f} seconds",
                     found=self.stderr,
                     kept="it was killed",
                 )
@@ -204,14 +215,14 @@ class Pipe:
         """
         stdin = self._process.stdin
         if stdin is None:
-            raise HostError(f"{self.argv[0]} was started without an input")
+            raise HostError(f"{self.name} was started without an input")
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(stdin.fileno(), view) :]
         except BrokenPipeError as error:
             self._process.wait(timeout=30)
-            raise command_failed(self.argv, self._process.returncode, self.stderr) from error
+            raise command_failed(self.name, self._process.returncode, self.stderr) from error
 
     def end_input(self) -> None:
         """Close the command's input: it has all that it will get."""
@@ -234,13 +245,13 @@ class Pipe:
             status = self._process.wait(timeout=timeout)
         except subprocess.TimeoutExpired as error:
             self.kill()
-            raise CommandTimeout(f"{self.argv[0]} did not end", found=self.stderr, kept="it was killed") from error
+            raise CommandTimeout(f"{self.name} did not end", found=self.stderr, kept="it was killed") from error
         for thread in self._threads:
             thread.join(timeout=10)
         if status == 1 and harmless and self._tail and all(line.endswith(harmless) for line in self._tail):
             return
         if status != 0:
-            raise command_failed(self.argv, status, self.stderr)
+            raise command_failed(self.name, status, self.stderr)
 
     def kill(self) -> None:
         """End the command now, and everything that it started."""
@@ -310,8 +321,8 @@ def program_missing(program: str) -> ProgramMissing:
     )
 
 
-def command_failed(argv: Sequence[str], status: int, stderr: str) -> CommandFailed:
+def command_failed(program: str, status: int, stderr: str) -> CommandFailed:
     """Say how a command ended; the last lines of its stderr travel with the error."""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
     tail = "\n".join(stderr.strip().splitlines()[-STDERR_LINES:])
-    return CommandFailed(f"{argv[0].rsplit('/', 1)[-1]} {how}", found=tail or "nothing on stderr")
+    return CommandFailed(f"{program.rsplit('/', 1)[-1]} {how}", found=tail or "nothing on stderr")

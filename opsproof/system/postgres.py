@@ -28,16 +28,17 @@ CONNECT_SECONDS = 10
 # Databases to ask for names from, when the one that is wanted does not answer.
 MAINTENANCE_DATABASES = ("postgres", "template1")
 
+CLOSED = "not currently accepting connections"
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 # Text output depends on these; pg_dump pins some of them itself, and gets the others from here.
-PINNED = {"timezone": "UTC", "bytea_output": "hex", "xmlbinary": "base64"}
+PINNED = {"timezone": "UTC", "bytea_output": "hex", "xmlbinary": "base64", "quote_all_identifiers": "off"}
 SESSION = {
     **PINNED,
     "datestyle": "ISO, YMD",
     "intervalstyle": "postgres",
     "extra_float_digits": "3",
-    "quote_all_identifiers": "off",
     "row_security": "off",
     "search_path": "",
     "statement_timeout": "0",
@@ -218,6 +219,14 @@ def describe_database(connection: Connection) -> DatabaseFacts:
     )
 
 
+def permission_hint(address: DatabaseAddress, message: str) -> str:
+    """Return what to type where the server refused a role something."""
+    role = sql.Identifier(address.user).as_string() if address.user else "CURRENT_USER"
+    if "row-level security" in message:
+        return f"ALTER ROLE {role} BYPASSRLS; or back up as the owner of the tables"
+    return f"GRANT pg_read_all_data TO {role}; or back up as the owner of the database"
+
+
 def explain_query_error(address: DatabaseAddress, error: psycopg.Error) -> OpsproofError:
     """Turn an error of the server into one that says what to do."""
     message = str(error).strip()
@@ -228,7 +237,7 @@ def explain_query_error(address: DatabaseAddress, error: psycopg.Error) -> Opspr
             expected=f"role {address.user!r} may read every table that a backup holds",
             found=message,
             kept=kept,
-            hint="grant it what is missing, or back up as the owner of the database",
+            hint=permission_hint(address, message),
         )
     if isinstance(error, pg.LockNotAvailable):
         return LockTimeout(
@@ -262,7 +271,8 @@ def _connect(address: DatabaseAddress, name: str) -> Connection:
 def _explain(address: DatabaseAddress, name: str, error: psycopg.OperationalError) -> OpsproofError:
     """Find out why a connection failed, by asking the same server for its databases."""
     message = str(error).strip()
-    for maintenance in MAINTENANCE_DATABASES:
+    # A server that did not answer once is not asked again: each time takes as long.
+    for maintenance in () if isinstance(error, pg.ConnectionTimeout) else MAINTENANCE_DATABASES:
         try:
             with _connect(address, maintenance) as connection:
                 names = list_databases(connection)
@@ -270,6 +280,16 @@ def _explain(address: DatabaseAddress, name: str, error: psycopg.OperationalErro
             continue
         if name not in names:
             return database_missing(address, name, names)
+        if CLOSED in message:
+            return ConnectionFailed(
+                f"Database {name!r} on {address.server} takes no connections",
+                expected="a database that is open",
+                found=message,
+                kept="nothing was changed",
+                hint=sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true; but first find out who closed it, and why")
+                .format(sql.Identifier(name))
+                .as_string(),
+            )
         return PermissionDenied(
             f"Role {address.user!r} cannot connect to database {name!r} on {address.server}",
             found=message,

@@ -457,7 +457,7 @@ def test_a_second_command_is_run_only_for_templates_of_ours(
         commands.append(Path(command[0]).name)
         return run(command, **options)
 
-    monkeypatch.setattr("opsproof.ansible.subprocess.run", counted)
+    monkeypatch.setattr("opsproof.inventory.ansible.subprocess.run", counted)
 
     load_environment("prod", inventory=inventory(one_host(theirs="'{{ nope }}'")), environ=environ)
     assert commands == ["ansible-inventory"]

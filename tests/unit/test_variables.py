@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.application import read_setting
 from opsproof.errors import CommandTimeout, ConfigurationError, ProgramMissing
-from opsproof.variables import database_of_environment, database_of_url, with_default_user
+from opsproof.inventory.application import read_setting
+from opsproof.inventory.variables import database_of_environment, database_of_url, with_default_user
 
 SECRET = "p@ss/w:o?r#d%é"
 ENCODED = "p%40ss%2Fw%3Ao%3Fr%23d%25%C3%A9"
@@ -255,6 +255,6 @@ def test_what_is_not_there_is_named(application: Path) -> None:
 
 
 def test_an_import_that_hangs_is_ended(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsproof.application._TIMEOUT", 0.5)
+    monkeypatch.setattr("opsproof.inventory.application._TIMEOUT", 0.5)
     with pytest.raises(CommandTimeout, match=r"Importing app\.sleepy did not end"):
         read_setting("app.sleepy:x", python=sys.executable, folder=application, environ={})

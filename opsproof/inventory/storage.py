@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsproof.errors import ConfigurationError
-from opsproof.host_variables import HostVariables, VariableSettings, fields_given
+from opsproof.inventory.schema import HostVariables, VariableSettings, fields_given
 from opsproof.target import DirectoryStoreSettings, S3StoreSettings, StoreSettings
 
 DEFAULT_REGION = "me-south-1"

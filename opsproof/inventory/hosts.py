@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
-from opsproof.application import read_setting
 from opsproof.errors import ConfigurationError
-from opsproof.host_variables import FilestoreVariables, HostVariables, VariableSettings, fields_given
+from opsproof.inventory.application import read_setting
+from opsproof.inventory.schema import FilestoreVariables, HostVariables, VariableSettings, fields_given
+from opsproof.inventory.storage import choose_store
+from opsproof.inventory.variables import NamedDatabase, database_of_url
 from opsproof.odoo import OdooConf, default_data_dir, filestore_path, read_odoo_conf
-from opsproof.storage import choose_store
 from opsproof.target import Connection, FilestoreSettings, Target
-from opsproof.variables import NamedDatabase, database_of_url
 
 _ODOO_USER = "odoo"
 

@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from opsproof import ansible
-from opsproof.application import read_setting
 from opsproof.errors import ConfigurationError
-from opsproof.host_target import agreeing, target_of_host
-from opsproof.host_variables import (
+from opsproof.inventory import ansible
+from opsproof.inventory.application import read_setting
+from opsproof.inventory.hosts import agreeing, target_of_host
+from opsproof.inventory.schema import (
     OUR_VARIABLES,
     HostVariables,
     VariableSettings,
     validated_host,
     validated_variables,
 )
-from opsproof.storage import choose_store
+from opsproof.inventory.storage import choose_store
+from opsproof.inventory.variables import NamedDatabase, database_of_environment, database_of_url, with_default_user
 from opsproof.target import Environment, Target
-from opsproof.variables import NamedDatabase, database_of_environment, database_of_url, with_default_user
 
 _FILE_NAMES = ("hosts.yml", "hosts.yaml")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsproof.errors import CommandTimeout, ConfigurationError, ProgramMissing
-from opsproof.inventory_files import is_encrypted, variable_files, where_is
+from opsproof.inventory.files import is_encrypted, variable_files, where_is
 
 _TIMEOUT = 120.0
 _OVERRIDES = {

@@ -1,0 +1,17 @@
+"""From hosts.yml, or from variables alone, to an `Environment` and its targets.
+
+loading      the order of it all
+ansible      hosts.yml as Ansible's own commands read it
+files        the file and line that a variable stands in
+schema       what a host may say, validated
+hosts        one host -> one target
+storage      the store and the customer
+variables    DATABASE_URL and PG*
+application  the application's own setting of its database
+"""
+
+from __future__ import annotations
+
+from opsproof.inventory.loading import find_inventory, list_environments, load_environment
+
+__all__ = ["find_inventory", "list_environments", "load_environment"]
