@@ -1,10 +1,11 @@
 """A snapshot on its way to disk: dumped once, turned into SQL while it flows, and counted a second time beside it.
 
-    pg_dump -> compressed spool -> unpacked again -> pg_restore -> compressed spool -> unpacked again -> counts
-    psql, in the same snapshot ------------------------------------------------------------------------> counts
+    pg_dump -> compressed spool -> unpacked again -> pg_restore -> SQL -> compressed spool
+                                                                      -> counts
+    psql, in the same snapshot ---------------------------------------> counts
 
-So the dump is read to its end by pg_restore, the SQL by a reader that wants its footer, both as the bundle's own bytes
-unpack; and the rows that they hold are held against a second reading of the same snapshot.
+So the dump is read to its end by pg_restore, as the bundle's own bytes unpack; the SQL by a reader that wants its
+footer; and the rows that they hold are held against a second reading of the same snapshot.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Capturing:
         self._full = full
         self._stack = ExitStack()
         self._dump_spool = Spool()
-        self._sql_spool = Spool()
+        self._sql_spool = Spool(unpack=False)
 
     def __enter__(self) -> Self:
         return self

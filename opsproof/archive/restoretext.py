@@ -6,7 +6,7 @@ import shlex
 
 from psycopg import sql
 
-from opsproof.archive.manifest import Manifest
+from opsproof.archive.manifest import PLAIN_NAME, Manifest
 
 TEXT = """\
 How to restore this backup by hand
@@ -121,6 +121,8 @@ def _create_database(manifest: Manifest) -> str:
 
 
 def _conninfo(name: str) -> str:
+    if PLAIN_NAME.fullmatch(name):
+        return name
     # As a connection string: a name with "=" in it would be taken for one.
     escaped = name.replace("\\", "\\\\").replace("'", "\\'")
     return shlex.quote(f"dbname='{escaped}'")

@@ -29,7 +29,7 @@ class Console:
         self._run = run
         self._is_terminal = bool(self._reporter and self._reporter.isatty)
         self._next = 0.0
-        self._shown = ""
+        self._shown = False
 
     def show(self, progress: Progress) -> None:
         """Show how far a long step has come, not more often than anybody can read."""
@@ -42,20 +42,26 @@ class Console:
             return  # a short run needs no such lines
         line = progress_line(progress)
         if self._is_terminal:
-            self._write("\r\x1b[K  " + line)
-            self._shown = line
+            width = self._reporter._tw.fullwidth - 4
+            self._write(("\r\x1b[K  " if self._shown else "\n  ") + line[:width])
+            self._shown = True
         else:
             self._write(f"\n  {line}\n")
+            self._reporter.currentfspath = None
 
     def line(self, text: str) -> None:
-        """Write a line."""
+        """Write a line; pytest writes the step's name again before its outcome."""
+        self.clear()
         self._write(f"\n  {self._run.redactor.clean(text)}\n")
+        if self._reporter is not None:
+            self._reporter.currentfspath = None
 
     def clear(self) -> None:
-        """Take the progress line away."""
-        if self._shown:
-            self._write("\r\x1b[K")
-            self._shown = ""
+        """Take the progress line away, and the line above it, which pytest writes again with the outcome."""
+        if self._shown and self._reporter is not None:
+            self._write("\r\x1b[K\x1b[A\x1b[K\x1b[A")
+            self._reporter.currentfspath = None
+        self._shown = False
         self._next = 0.0
 
     def _write(self, text: str) -> None:

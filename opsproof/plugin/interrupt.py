@@ -24,25 +24,26 @@ class Interruption:
 
     Attributes:
         in_step: A step's own code is running, which may be interrupted.
+        signalled: A signal has arrived.
     """
 
     def __init__(self, session: pytest.Session) -> None:
         self.in_step = False
         self._session = session
-        self._signalled = False
+        self.signalled = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Interrupt the step, once."""
         del frame
         name = signal.Signals(number).name
         reporter = self._session.config.pluginmanager.get_plugin("terminalreporter")
-        if self._signalled or not self.in_step:
+        if self.signalled or not self.in_step:
             if reporter is not None:
                 reporter.write_line(f"\n{name}: undo is at work; it is not cut short")
             self._session.shouldfail = self._session.shouldfail or f"{name} arrived"
-            self._signalled = True
+            self.signalled = True
             return
-        self._signalled = True
+        self.signalled = True
         self._session.shouldfail = f"{name} arrived; what was begun is being undone"
         raise Interrupted(f"{name} arrived while this step was running")
 
@@ -71,6 +72,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     with _interruptible(interruption):
         return (yield)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stay deaf after an interruption until the process has ended.
+
+    While it ends, Python would put the default back, and one more signal would make the exit status its own.
+    """
+    interruption = config.stash.get(INTERRUPTION, None)
+    if interruption is not None and interruption.signalled:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from opsproof.inventory import find_inventory, load_environment
 from opsproof.journal import Journal, Redactor, open_private
 from opsproof.plugin.options import DEMO, Options, read_options
+from opsproof.plugin.redaction import redacted_records
 from opsproof.procedures.backup import Outcome
 from opsproof.system.store import Store, open_store
 from opsproof.target import Environment, S3StoreSettings, Target
@@ -94,6 +95,9 @@ def begin_run(config: pytest.Config, action: str | None) -> Run:
         run.log = _with_ending(stem, ".log")
         _begin_log(run.log, redactor)
         run.journal.record("run begins", action=action, environment=environment.name, dry_run=options.dry_run)
+    lasting = ExitStack()
+    lasting.enter_context(redacted_records(redactor))
+    config.add_cleanup(lasting.close)
     config.stash[RUN] = run
     return run
 

@@ -165,7 +165,11 @@ class PlainDump:
             DumpError: It ended inside a table's data, or without its footer.
         """
         if self._splitter is not None:
-            raise DumpError(f"The dump ended inside the data of {self._table}", kept="no backup was written")
+            raise DumpError(
+                f"The dump ended inside the data of {self._table}",
+                kept="no backup was written",
+                hint="run it again; look at the server's log if it happens twice",
+            )
         if not self.footer_seen:
             raise DumpError(
                 "The dump has no footer",

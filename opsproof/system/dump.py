@@ -59,7 +59,7 @@ def find_client_programs(host: Host, major: int, bindir: str | None = None) -> C
         programs = ClientPrograms(folder, "")
         try:
             versions = [host.run(programs.path(name), "--version", timeout=20.0).stdout for name in PROGRAMS]
-        except (ProgramMissing, CommandFailed, PermissionError):
+        except (ProgramMissing, CommandFailed):
             continue
         match = VERSION.search(versions[0])
         if match and int(match[1]) == major:
@@ -132,12 +132,20 @@ class Clients:
             DumpError: pg_dumpall failed, or did not write to the end.
         """
         arguments = ("--roles-only", "--no-role-passwords", "--no-password", f"--dbname={self._conninfo()}")
-        done = self.host.run(self.programs.path("pg_dumpall"), *arguments, env=self._environment(), timeout=300.0)
+        program = self.programs.path("pg_dumpall")
+        try:
+            done = self.host.run(program, *arguments, env=self._environment(), timeout=300.0)
+        except HostError as error:
+            raise explain_dump_error(error, self.address) from error
         if "-- PostgreSQL database cluster dump complete" not in done.stdout:
             raise DumpError(
-                "pg_dumpall did not print all roles", found=done.stdout[-300:], kept="no backup was written"
+                "pg_dumpall did not print all roles",
+                expected="a last line that says so",
+                found=done.stdout[-300:].encode(errors="replace").decode(),
+                kept="no backup was written",
+                hint="run it again; look at the server's log if it happens twice",
             )
-        return done.stdout.encode()
+        return done.stdout.encode(errors="surrogateescape")
 
     def _pipe(
         self, program: str, *arguments: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None
@@ -161,7 +169,8 @@ def explain_dump_error(error: HostError, address: DatabaseAddress) -> OpsproofEr
     """Turn the last lines of a client program into an error that says what to do."""
     found = error.found
     kept = "no backup was written; the database was only read"
-    if "lock timeout" in found or "lock not available" in found:
+    # --lock-wait-timeout is a statement_timeout for the time of the LOCK TABLE.
+    if any(words in found for words in ("lock timeout", "lock not available", "due to statement timeout")):
         return LockTimeout(
             f"A table of {address.name!r} is locked by somebody else",
             expected="every table can be read within lock_timeout",
@@ -169,7 +178,7 @@ def explain_dump_error(error: HostError, address: DatabaseAddress) -> OpsproofEr
             kept=kept,
             hint="SELECT * FROM pg_locks WHERE mode = 'AccessExclusiveLock'; end that session, or raise lock_timeout",
         )
-    if "permission denied" in found:
+    if "permission denied" in found or "user may lack SELECT privilege" in found:
         return PermissionDenied(
             f"Role {address.user!r} may not read all of {address.name!r}",
             expected="SELECT on every table and sequence",

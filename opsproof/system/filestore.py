@@ -8,6 +8,7 @@ there, in no time and no space, whatever the application's clean-up unlinks mean
 from __future__ import annotations
 
 import hashlib
+import shlex
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,7 +76,13 @@ class Filestore:
                 hint="correct the path, or say `filestore: none` in the inventory if this application keeps no files",
             ) from error
         if found[0] != "directory":
-            raise FilestoreError(f"The filestore is a {found[0]}", expected=f"a folder {self.path}", found=found[0])
+            raise FilestoreError(
+                f"The filestore {self.path} is a {found[0]}: check data_dir in {self.settings.origin}",
+                expected=f"a folder {self.path}",
+                found=found[0],
+                kept="nothing was changed",
+                hint=f"name the folder itself: readlink -f {shlex.quote(str(self.path))}",
+            )
         owner, group, mode, uid, gid = found[1:]
         # A file of an account that is gone has only its number.
         owner, group = uid if owner == UNKNOWN else owner, gid if group == UNKNOWN else group
@@ -96,7 +103,7 @@ class Filestore:
         """
         try:
             self.host.run("mkdir", "--mode=0700", str(self.frozen))
-            self._gather(vanishing=True)
+            self._gather()
         except CommandFailed as error:
             raise self._explain(error, "freeze") from error
 
@@ -107,7 +114,7 @@ class Filestore:
             FilestoreError: A file that is not content-addressed keeps changing.
         """
         try:
-            self._gather(vanishing=True)
+            self._gather()
             if not self.settings.content_addressed:
                 self._settle()
         except CommandFailed as error:
@@ -149,12 +156,15 @@ class Filestore:
             except CommandFailed as error:
                 raise self._explain(error, "read") from error
 
-    def _gather(self, *, vanishing: bool) -> None:
-        how = ("--link",) if self.settings.content_addressed else ("--update", "--reflink=auto")
-        argv = ("cp", "--archive", "--no-target-directory", *how, "--", str(self.path), str(self.frozen))
-        done = self.host.run(*argv, timeout=HOURS, accept=(0, 1))
+    def _gather(self) -> None:
+        # --force: a file that was removed and came again since the first pass is another one of the same name.
+        how = ("--link", "--force") if self.settings.content_addressed else ("--update", "--reflink=auto")
+        self._copy("--no-target-directory", *how, "--", str(self.path), str(self.frozen))
+
+    def _copy(self, *arguments: str) -> None:
+        done = self.host.run("cp", "--archive", *arguments, timeout=HOURS, accept=(0, 1))
         lines = done.stderr.strip().splitlines()
-        if done.status == 1 and not (vanishing and lines and all(line.endswith(VANISHED) for line in lines)):
+        if done.status == 1 and not (lines and all(line.endswith(VANISHED) for line in lines)):
             raise CommandFailed("cp ended with exit status 1", found="\n".join(lines[-20:]))
 
     def _settle(self) -> None:
@@ -165,12 +175,11 @@ class Filestore:
             if not changing:
                 return
             for path in changing:
-                argv = ("cp", "--archive", "--reflink=auto", "--", str(self.path / path), str(self.frozen / path))
-                self.host.run(*argv, timeout=HOURS)
+                self._copy("--reflink=auto", "--", str(self.path / path), str(self.frozen / path))
         raise FilestoreError(
             f"A file of {self.path} keeps changing while it is copied",
             expected="a moment in which no file is being written",
-            found=", ".join(changing[:10]),
+            found=", ".join(path.encode(errors="replace").decode() for path in changing[:10]),
             kept="no backup was written",
             hint="stop what writes it during the backup, or leave it out of the filestore",
         )
@@ -197,6 +206,7 @@ class Filestore:
             "Operation not permitted": "run as the owner of the files: the kernel lets nobody else link them"
             " (fs.protected_hardlinks)",
             "Permission denied": f"run as the owner of {self.path}, who can write in {self.path.parent}",
+            "cross-device link": f"{self.path} must not be the root of a disk: mount that one folder higher",
             "No space left": f"free some room on the disk of {self.path}",
             "Read-only file system": f"{self.path.parent} must be writable for the moment of the backup",
         }

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -90,27 +91,9 @@ class Host:
             CommandTimeout: It did not end in time; it was killed.
             CommandFailed: Its exit status is not one of `accept`.
         """
-        try:
-            done = subprocess.run(
-                argv,
-                input=stdin,
-                env=self._environment(env),
-                timeout=timeout,
-                capture_output=True,
-                check=False,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise program_missing(argv[0]) from error
-        except subprocess.TimeoutExpired as error:
-            raise CommandTimeout(
-                f"{argv[0]} did not end within {timeout:.0f} seconds",
-                found=shlex.join(argv),
-                kept="it was killed",
-            ) from error
-        completed = Completed(
-            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
+        stdout, stderr, status = self._run_to_end(argv, env, stdin, timeout)
+        # A file name that is no UTF-8 can be handed back to the host as it came.
+        completed = Completed(status, stdout.decode(errors="surrogateescape"), stderr.decode(errors="replace"))
         if completed.status not in accept:
             raise command_failed(argv[0], completed.status, completed.stderr)
         return completed
@@ -147,6 +130,36 @@ class Host:
         """Tell whether a file is there and may be run."""
         return os.access(path, os.X_OK)
 
+    def _run_to_end(
+        self, argv: Sequence[str], env: Mapping[str, str] | None, stdin: bytes, timeout: float
+    ) -> tuple[bytes, bytes, int]:
+        try:
+            process = subprocess.Popen(
+                argv,
+                env=self._environment(env),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise cannot_start(argv[0], error) from error
+        with process:
+            try:
+                stdout, stderr = process.communicate(stdin, timeout)
+            except BaseException as error:
+                # With everything that it started, which subprocess.run would leave running.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                raise CommandTimeout(
+                    f"{argv[0]} did not end within {timeout:.0f} seconds",
+                    found=shlex.join(argv),
+                    kept="it was killed",
+                ) from error
+        return stdout, stderr, process.returncode
+
     def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         return {**inherited, "LC_ALL": "C", **(env or {})}
@@ -164,6 +177,7 @@ class Pipe:
     ) -> None:
         self.name = name.rsplit("/", 1)[-1]
         self._tail: deque[str] = deque(maxlen=STDERR_LINES)
+        self._buffer = bytearray()
         try:
             self._process = subprocess.Popen(
                 argv,
@@ -175,8 +189,8 @@ class Pipe:
                 bufsize=0,
                 start_new_session=True,
             )
-        except FileNotFoundError as error:
-            raise program_missing(name) from error
+        except OSError as error:
+            raise cannot_start(name, error) from error
         self._threads = [threading.Thread(target=self._drain_stderr, daemon=True)]
         if stdin is not None:
             self._threads.append(threading.Thread(target=self._feed_all, args=(stdin,), daemon=True))
@@ -190,8 +204,9 @@ class Pipe:
             CommandTimeout: It printed nothing for 15 minutes; it was killed.
         """
         stdout = self._process.stdout
-        pieces: list[bytes] = []
-        have = 0
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        view, have = memoryview(self._buffer), 0
         while stdout is not None and have < size:
             if not select.select([stdout], [], [], STALL_SECONDS)[0]:
                 self.kill()
@@ -200,12 +215,11 @@ class Pipe:
                     found=self.stderr,
                     kept="it was killed",
                 )
-            piece = os.read(stdout.fileno(), size - have)
-            if not piece:
+            count = os.readv(stdout.fileno(), [view[have:size]])
+            if not count:
                 break
-            pieces.append(piece)
-            have += len(piece)
-        return b"".join(pieces)
+            have += count
+        return bytes(view[:have])
 
     def write(self, data: bytes) -> None:
         """Write to the command's input.
@@ -220,7 +234,8 @@ class Pipe:
         try:
             while view:
                 view = view[os.write(stdin.fileno(), view) :]
-        except BrokenPipeError as error:
+        except (BrokenPipeError, ValueError) as error:
+            # ValueError: its reader has seen its end, and closed the input.
             self._process.wait(timeout=30)
             raise command_failed(self.name, self._process.returncode, self.stderr) from error
 
@@ -301,6 +316,19 @@ class Pipe:
         except (OSError, HostError, ValueError):
             # The command ended early, or was killed: its exit status tells, and `finish` reads it.
             return
+
+
+def cannot_start(program: str, error: OSError) -> HostError:
+    """Say why a program could not be started at all."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return program_missing(program)
+    return CommandFailed(
+        f"{program.rsplit('/', 1)[-1]} cannot be run: {error.strerror}",
+        expected=f"a program that this account may run: {program}",
+        found=str(error),
+        kept="nothing was changed",
+        hint=f"ls -l {shlex.quote(program)}",
+    )
 
 
 def program_missing(program: str) -> ProgramMissing:

@@ -253,6 +253,14 @@ def explain_query_error(address: DatabaseAddress, error: psycopg.Error) -> Opspr
             kept=kept,
             hint="look at the server's log, then run it again",
         )
+    if isinstance(error, pg.CharacterNotInRepertoire):
+        return DatabaseError(
+            f"Database {address.name!r} has a name in it that is not UTF-8",
+            expected="names that can be written down; rows may hold any bytes",
+            found=message,
+            kept=kept,
+            hint="rename the table, column or schema: ALTER TABLE ... RENAME",
+        )
     return DatabaseError(f"Database {address.name!r}: {message.splitlines()[0]}", found=message, kept=kept)
 
 
