@@ -60,11 +60,17 @@ class DatabaseAddress:
     password: Secret | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
 
-    def conninfo(self, *, name: str | None = None) -> str:
-        """Return a libpq connection string without the password; `name` puts another database in its place."""
-        words = {"host": self.host, "user": self.user}
+    def conninfo(self, *, name: str | None = None, options: str = "") -> str:
+        """Return a libpq connection string without the password.
+
+        Args:
+            name: Another database on the same server.
+            options: Of the server's command line, after those that `parameters` has: of two the later counts.
+        """
+        words = {"host": self.host, "user": self.user, **self.parameters}
+        words["options"] = f"{words.get('options', '')} {options}".strip()
         known = {key: value for key, value in words.items() if value}
-        return make_conninfo("", dbname=self.name if name is None else name, port=self.port, **known, **self.parameters)
+        return make_conninfo("", dbname=self.name if name is None else name, port=self.port, **known)
 
     @property
     def server(self) -> str:

@@ -24,7 +24,7 @@ from opsproof.errors import CommandFailed, HostError
 from opsproof.journal import Journal, Progress
 from opsproof.system.copytext import Content, CopyStream, PlainDump
 from opsproof.system.dump import Clients, explain_dump_error
-from opsproof.system.host import Pipe
+from opsproof.system.pipe import Pipe
 from opsproof.system.snapshot import Snapshot
 
 TICK_SECONDS = 0.2

@@ -62,7 +62,7 @@ def list_backups(store: Store, newest: int = 100) -> tuple[list[Entry], int]:
 
     def describe(one: Listing) -> Entry:
         backup = one.name.rsplit(".", 1)[0]
-        sidecar, problem = _describe(store, backup, sidecar_name(backup) in listed)
+        sidecar, problem = _describe(store, one, sidecar_name(backup) in listed)
         return Entry(backup, one.name, one.bytes, one.modified, sidecar, problem)
 
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
@@ -71,10 +71,14 @@ def list_backups(store: Store, newest: int = 100) -> tuple[list[Entry], int]:
     return entries, len(backups) - len(entries)
 
 
-def _describe(store: Store, backup: str, has_sidecar: bool) -> tuple[Sidecar | None, str]:
+def _describe(store: Store, listed: Listing, has_sidecar: bool) -> tuple[Sidecar | None, str]:
     if not has_sidecar:
         return None, "no manifest: never verified"
+    name = sidecar_name(listed.name.rsplit(".", 1)[0])
     try:
-        return read_sidecar(store.get_small(sidecar_name(backup)), sidecar_name(backup)), ""
+        sidecar = read_sidecar(store.get_small(name), name)
     except (ArchiveError, StoreError) as error:
         return None, error.summary
+    if sidecar.bytes != listed.bytes:
+        return None, f"{listed.bytes:,} bytes, but its manifest says {sidecar.bytes:,}"
+    return sidecar, ""

@@ -18,7 +18,8 @@ taken {taken:%Y-%m-%d %H:%M:%S} UTC from PostgreSQL {server}.
 You need unzip and the client programs of PostgreSQL {major} (an older pg_restore cannot read the
 dump, a newer one may send settings that the server does not know), and a superuser, or a role with
 CREATEDB that is the owner {owner}: set PGHOST, PGPORT, PGUSER and PGPASSWORD for it. Run the commands
-in a shell, in an empty folder with the bundle in it. They are the lines that begin with four spaces.
+in a shell, in an empty folder with the bundle in it. They are the lines indented by four spaces;
+those by seven are another way to do the same.
 
 1. Unpack. unzip tests every file's checksum; members.jsonl has the SHA-256 of each.
 

@@ -99,7 +99,7 @@ class Backup(Survey):
         return cleared
 
     def capture(self) -> Capture:
-        """Freeze the files, open the snapshot, dump it and count it; then freeze what came in between.
+        """Freeze the files around the snapshot, dump it and count it; then freeze what came meanwhile.
 
         Raises:
             DumpError: The dump is not whole.
@@ -112,6 +112,8 @@ class Backup(Survey):
         full = self.target.fingerprint == "full"
         timeout = self.target.lock_timeout
         with connect(self.target.database, lock_timeout=timeout) as connection, open_snapshot(connection) as snapshot:
+            # Every file that the snapshot names is there at this moment; a moment later the clean-up may take it.
+            self._gather_files()
             with (
                 self.journal.phase("dump"),
                 Capturing(self.clients, snapshot, self.journal, lock_timeout=timeout, full=full) as capturing,
@@ -119,9 +121,7 @@ class Backup(Survey):
                 self.captured = capturing.run(self.facts.bytes)
             self._undo.callback(self.captured.close)
             self.contents = read_contents(snapshot)
-        if self.filestore:
-            with self.journal.phase("freeze"):
-                self.filestore.complete()
+        self._gather_files()
         with self.journal.phase("roles"):
             self.roles = self.clients.dump_roles()
         return self.captured
@@ -193,12 +193,12 @@ class Backup(Survey):
             StoreError: It cannot be read.
         """
         stored = self.stored
-        digest, size = hashlib.sha256(), 0
+        digest, size, started = hashlib.sha256(), 0, time.monotonic()
         with self.journal.phase("read back"):
             for chunk in self.store.read(stored.name):
                 digest.update(chunk)
                 size += len(chunk)
-                self.journal.report(Progress("read back", stored.name, size, stored.bytes, 0.0))
+                self.journal.report(Progress("read back", stored.name, size, stored.bytes, time.monotonic() - started))
         if (size, digest.hexdigest()) != (stored.bytes, stored.sha256):
             raise ProofError(
                 "The stored copy is not what was sent",
@@ -291,6 +291,11 @@ class Backup(Survey):
     def is_plain(self) -> bool:
         """A database alone in a folder is one `.sql`, as people know it; anything else is a bundle."""
         return isinstance(self.target.store, DirectoryStoreSettings) and self.target.filestore is None
+
+    def _gather_files(self) -> None:
+        if self.filestore:
+            with self.journal.phase("freeze"):
+                self.filestore.complete()
 
     def _ingredients(self) -> Ingredients:
         count, size = self.filestore.measure() if self.filestore else (0, 0)

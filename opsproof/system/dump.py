@@ -19,8 +19,10 @@ from opsproof.errors import (
     PermissionDenied,
     ProgramMissing,
 )
-from opsproof.system.host import Host, Pipe
-from opsproof.system.postgres import PINNED, SESSION, permission_hint
+from opsproof.system.diagnosis import permission_hint
+from opsproof.system.host import Host
+from opsproof.system.pipe import Pipe
+from opsproof.system.postgres import PINNED, SESSION
 from opsproof.system.snapshot import Snapshot
 from opsproof.target import DatabaseAddress
 
@@ -155,11 +157,10 @@ class Clients:
 
     def _conninfo(self) -> str:
         # As a connection string a name can neither be taken for an option nor for a connection string itself.
-        return self.address.conninfo()
+        return self.address.conninfo(options=" ".join(f"-c {name}={value}" for name, value in PINNED.items()))
 
     def _environment(self) -> dict[str, str]:
-        options = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
-        environment = {"PGOPTIONS": options, "PGCONNECT_TIMEOUT": "10", "PGAPPNAME": "opsproof"}
+        environment = {"PGCONNECT_TIMEOUT": "10", "PGAPPNAME": "opsproof"}
         if self.address.password is not None:
             environment["PGPASSWORD"] = self.address.password.reveal()
         return environment

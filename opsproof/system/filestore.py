@@ -1,8 +1,8 @@
 """The application's files: frozen around the snapshot, then streamed.
 
 A content-addressed filestore (Odoo's: every file is named by the SHA-1 of its content, written once, never changed) is
-frozen with hard links before the snapshot and linked again after the dump: every file that the snapshot names is then
-there, in no time and no space, whatever the application's clean-up unlinks meanwhile. Any other folder is copied.
+frozen with hard links before the snapshot, once it is open, and after the dump: every file that the snapshot names is
+then there, in no time and no space, whatever the application's clean-up unlinks meanwhile. Any other folder is copied.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import PurePosixPath
 from typing import IO, cast
 
 from opsproof.errors import CommandFailed, FilestoreError
-from opsproof.system.host import READ_BYTES, Host
+from opsproof.system.host import Host
+from opsproof.system.pipe import READ_BYTES
 from opsproof.target import FilestoreSettings
 
 HOURS = 3600.0
@@ -108,7 +109,7 @@ class Filestore:
             raise self._explain(error, "freeze") from error
 
     def complete(self) -> None:
-        """Gather what came between the first pass and the snapshot; call it after the dump.
+        """Gather what has come since the last pass: once the snapshot is open, and again after the dump.
 
         Raises:
             FilestoreError: A file that is not content-addressed keeps changing.

@@ -6,6 +6,7 @@ emptied (ACCESS SHARE, which stops no reader and no writer) before anything is r
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ SELECT nspname, relname, format('%I.%I', nspname, relname),
  ORDER BY nspname, relname
 """
 LOCKED_AT_ONCE = 500
+BIG_OBJECT_BYTES = 64 << 20
+PIECE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,14 @@ class Snapshot:
         return tuple(sorted((Sequence(f"{row[0]}.{row[1]}", row[2]) for row in rows), key=lambda one: one.label))
 
     def large_objects(self) -> dict[int, Content]:
-        """Return size and SHA-256 of every large object, computed by the server."""
+        """Return size and SHA-256 of every large object: computed by the server, but of big ones here, in pieces."""
         rows = self._query(
             "SELECT oid::bigint, length(content), encode(sha256(content), 'hex')"
-            " FROM (SELECT oid, lo_get(oid) AS content FROM pg_largeobject_metadata) objects"
+            " FROM (SELECT oid, CASE WHEN length(lo_get(oid, %s::bigint, 1)) = 0 THEN lo_get(oid) END AS content"
+            " FROM pg_largeobject_metadata) objects",
+            BIG_OBJECT_BYTES,
         )
-        return {row[0]: Content(row[1], row[2]) for row in rows}
+        return {oid: Content(size, digest) if digest else self._read_object(oid) for oid, size, digest in rows}
 
     def has_column(self, schema: str, table: str, column: str) -> bool:
         """Tell whether a table has a column; False where there is no such table either."""
@@ -138,6 +143,14 @@ class Snapshot:
     def tables_named(self, name: str) -> list[str]:
         """Return the schemas that have a table of this name."""
         return [table.schema for table in self.tables if table.name == name]
+
+    def _read_object(self, oid: int) -> Content:
+        # lo_get returns at most a gigabyte, and the server holds all of it.
+        digest, size = hashlib.sha256(), 0
+        while piece := self._query("SELECT lo_get(%s::oid, %s::bigint, %s)", oid, size, PIECE_BYTES)[0][0]:
+            digest.update(piece)
+            size += len(piece)
+        return Content(size, digest.hexdigest())
 
     def _lock_tables(self) -> tuple[Table, ...]:
         tables = tuple(Table(*row) for row in self._query(TABLES))
