@@ -5,8 +5,8 @@
     python benchmarks/backup.py --rows=20000 --files=200000 --file-bytes=100 --runs=1
 
 The recipe is what people run: `pg_dump -Fc`, `pg_dump`, `cp -r` of the filestore, `zip -r`, then the upload. Both
-read the same PostgreSQL over the same socket and end with a durable copy in a folder on the same disk. Ours is the whole
-command, `pytest actions/test_backup.py`, with all of its proof.
+read the same PostgreSQL over the same socket and end with a durable copy in a folder on the same disk. Ours is the
+whole command, `pytest actions/test_backup.py`, with all of its proof.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Journal:
     """Writes events to a file, to the log, and progress to whoever listens.
 
     Args:
-        path: The file, made with mode 0600 in a folder of 0700; None keeps nothing (a test, or a listing).
+        path: The file, made with mode 0600 in a folder of 0700, and new; None keeps nothing (a test, or a listing).
         redactor: What may not be written.
     """
 
@@ -76,7 +76,7 @@ class Journal:
         self.phases: dict[str, float] = {}
         self._listeners: list[Callable[[Progress], None]] = []
         self._log = logging.getLogger("opsproof")
-        self._file = None if path is None else open_private(path)
+        self._file = None if path is None else open_private(path, new=True)
 
     def record(self, event: str, /, **fields: Any) -> None:
         """Write one event; the fields are what JSON can hold, anything else by its `str`."""
@@ -110,6 +110,7 @@ class Journal:
             seconds = time.monotonic() - started
             self.phases[name] = self.phases.get(name, 0.0) + seconds
             self.record("phase ends", phase=name, outcome=outcome, seconds=round(seconds, 3), **fields)
+            self._log.info("%s %s after %.1f s", name, outcome, seconds)
 
     def listen(self, listener: Callable[[Progress], None]) -> None:
         """Call `listener` with every progress report from now on."""
@@ -127,16 +128,24 @@ class Journal:
             self._file = None
 
 
-def open_private(path: Path) -> int:
+def open_private(path: Path, *, new: bool = False) -> int:
     """Open a file for appending that only its owner can read, in a folder that only its owner can enter.
 
+    Args:
+        path: The file.
+        new: It must not be there yet.
+
     Raises:
+        FileExistsError: It is there, but should be new.
         ConfigurationError: The folder or the file cannot be written.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        exclusive = os.O_EXCL if new else 0
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | exclusive, 0o600)
     except OSError as error:
+        if new and path.exists():
+            raise
         raise ConfigurationError(
             f"The journal cannot be written: {error.strerror}",
             expected=f"a folder that can be written: {path.parent}",

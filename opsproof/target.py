@@ -83,7 +83,8 @@ class FilestoreSettings:
     """The folder of the application's files.
 
     A content-addressed one names each file by the SHA-1 of its content, as Odoo does: its files are written once and
-    never change, so hard links freeze it. `origin` is what an error names as the place to correct.
+    never change, so hard links freeze it. `origin` is what an error names as the place to correct: `data_dir in
+    /etc/odoo/odoo.conf`.
     """
 
     path: PurePosixPath

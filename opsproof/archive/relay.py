@@ -23,10 +23,12 @@ class Relay:
 
     Args:
         receiver: Takes the bytes.
+        stop: Makes a receiver that waits give up; called when the block is left by an error.
     """
 
-    def __init__(self, receiver: Callable[[bytes], None]) -> None:
+    def __init__(self, receiver: Callable[[bytes], None], stop: Callable[[], None]) -> None:
         self._receiver = receiver
+        self._stop = stop
         self._pieces: queue.Queue[bytes | None] = queue.Queue(PIECES_WAITING)
         self._small: list[bytes] = []
         self._size = 0
@@ -62,7 +64,9 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._error = self._error or error  # what waits still is dropped, not sent
+        if error is not None:
+            self._error = self._error or error  # what waits still is dropped, not sent
+            self._stop()
         self._end()
 
     def _flush(self) -> None:

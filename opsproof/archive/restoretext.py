@@ -43,7 +43,7 @@ those by seven are another way to do the same.
    The same as plain SQL. It is whole only if it ends with "PostgreSQL database dump complete":
 
        psql -X -v ON_ERROR_STOP=1 --single-transaction -d NAME -f {stem}.sql
-
+{objects}
 4. Statistics, which no dump has:
 
     psql -X -v ON_ERROR_STOP=1 -d {dbname} -c ANALYZE
@@ -56,6 +56,11 @@ A copy of an Odoo that is not a move must be neutralized before any Odoo process
 mail and run scheduled jobs as the original does.
 """
 
+LARGE_OBJECTS = """\
+
+   (The dump has transactions of its own around its large objects: what came before the first of them stays,
+   should an error follow. Look at the exit status.)
+"""
 FILES = """\
 5. The files: {files:,} of them, {bytes:,} bytes. Odoo looks for them in data_dir/filestore/NAME, where NAME
    is the database's.
@@ -85,6 +90,7 @@ def restore_text(manifest: Manifest) -> str:
         stem=shlex.quote(manifest.id),
         create=f"psql -X -v ON_ERROR_STOP=1 -d postgres -c {shlex.quote(_create_database(manifest))}",
         dbname=_conninfo(database.name),
+        objects=LARGE_OBJECTS if manifest.totals.large_objects else "",
         files=_files(manifest),
     )
 

@@ -63,7 +63,7 @@ def require_attachments(
             expected=f"a file for each attachment, its SHA-1 its name (accept_missing_files: {accepted})",
             found=_list(lost),
             kept="no backup was written",
-            hint=f"check data_dir in {origin}; for files lost long ago, set accept_missing_files: {len(lost)}",
+            hint=f"check {origin}; for files lost long ago, set accept_missing_files: {len(lost)}",
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,9 +91,7 @@ def begin_run(config: pytest.Config, action: str | None) -> Run:
     run = Run(options, environment, redactor, journal)
     if action is not None:
         stamp = datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
-        stem = options.logs / f"{action}_{options.environment}_{stamp}"
-        run.journal = Journal(_with_ending(stem, ".jsonl"), redactor)
-        run.log = _with_ending(stem, ".log")
+        run.journal, run.log = _begin_journal(options.logs, f"{action}_{options.environment}_{stamp}", redactor)
         _begin_log(run.log, redactor)
         run.journal.record("run begins", action=action, environment=environment.name, dry_run=options.dry_run)
     lasting = ExitStack()
@@ -168,15 +167,20 @@ class PrivateLog(logging.StreamHandler):  # type: ignore[type-arg] # not generic
         self.stream.close()
 
 
+def _begin_journal(folder: Path, stem: str, redactor: Redactor) -> tuple[Journal, Path]:
+    """Return a new journal, and the path of the log beside it; a second run within the same second gets a suffix."""
+    for number in itertools.count(1):
+        name = stem if number == 1 else f"{stem}_{number}"
+        # Not Path.with_suffix: an environment's name may have a dot in it.
+        with suppress(FileExistsError):
+            return Journal(folder / f"{name}.jsonl", redactor), folder / f"{name}.log"
+    raise AssertionError("unreachable")
+
+
 def _begin_log(path: Path, redactor: Redactor) -> None:
     logger = logging.getLogger(LOGGER)
     logger.setLevel(logging.INFO)
     logger.addHandler(PrivateLog(path, redactor))
-
-
-def _with_ending(stem: Path, ending: str) -> Path:
-    # Not Path.with_suffix: an environment's name may have a dot in it.
-    return stem.parent / (stem.name + ending)
 
 
 def _secrets(environment: Environment, variables: Mapping[str, str]) -> Iterator[str]:

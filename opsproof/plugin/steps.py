@@ -7,6 +7,7 @@ procedure cannot be selected; and nothing confirmed is never success.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,7 @@ from typing import Any
 import pytest
 
 from opsproof.errors import OpsproofError
-from opsproof.plugin.options import read_options
-from opsproof.plugin.run import RUN, VARIABLES, begin_run, without_libpq_variables
+from opsproof.plugin.run import LOGGER, RUN, begin_run, without_libpq_variables
 
 TARGET = "target"
 DRY_RUN = "dry run"
@@ -100,7 +100,7 @@ def _require_whole_procedures(session: pytest.Session) -> None:
         if tuple(names) != progressions[key].steps:
             left_out = [name for name in progressions[key].steps if name not in names]
             raise pytest.UsageError(
-                f"A part of {key[0]} was selected: its steps are proven only in their order and all together\n"
+                f"A part of {key[0].rsplit('.', 1)[-1]} was selected: its steps are proven only in their order and all together\n"
                 f"  expected: all {len(progressions[key].steps)} steps, in their order\n"
                 f"  found:    {len(names)} steps" + (f"; left out: {', '.join(left_out)}" if left_out else "") + "\n"
                 "  kept:     nothing was run\n"
@@ -158,15 +158,8 @@ def pytest_runtest_makereport(
             progression.passed.append(name)
         elif not report.passed and not progression.stopped_by:
             progression.stopped_by = f"step {name} did not pass"
-        item.config.stash[RUN].journal.record(
-            "step",
-            procedure=key[0],
-            target=key[1],
-            step=name,
-            when=report.when,
-            outcome=report.outcome,
-            seconds=round(call.duration, 3),
-        )
+        if report.when == "call" or not report.passed:
+            _record_step(item, key, report, call.duration)
     return report
 
 
@@ -185,12 +178,28 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def _record_step(item: pytest.Item, key: tuple[str, str], report: pytest.TestReport, seconds: float) -> None:
+    procedure, target = key
+    name = item.function.__name__  # type: ignore[attr-defined]
+    item.config.stash[RUN].journal.record(
+        "step",
+        procedure=procedure,
+        target=target,
+        step=name,
+        when=report.when,
+        outcome=report.outcome,
+        seconds=round(seconds, 3),
+    )
+    logging.getLogger(LOGGER).info("%s of %s %s after %.1f s", name, target, report.outcome, seconds)
+
+
 def procedure_of(item: pytest.Item) -> tuple[str, str] | None:
     """Return the class and the target whose step this is; None for any other test."""
     if item.get_closest_marker("procedure") is None or not isinstance(item, pytest.Function) or item.cls is None:
         return None
     callspec = getattr(item, "callspec", None)
-    return (item.cls.__name__, str(callspec.params[TARGET])) if callspec and TARGET in callspec.params else None
+    procedure = f"{item.cls.__module__}.{item.cls.__name__}"
+    return (procedure, str(callspec.params[TARGET])) if callspec and TARGET in callspec.params else None
 
 
 def steps_of(item: pytest.Item) -> tuple[str, ...]:
@@ -202,8 +211,3 @@ def steps_of(item: pytest.Item) -> tuple[str, ...]:
 def action_name(module: str) -> str:
     """Return `backup` of `actions.test_backup`."""
     return module.rsplit(".", 1)[-1].removeprefix("test_")
-
-
-def is_dry_run(config: pytest.Config) -> bool:
-    """Tell whether nothing may change."""
-    return read_options(config, config.stash[VARIABLES].get("DRY_RUN", "")).dry_run

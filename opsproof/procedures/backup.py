@@ -22,7 +22,7 @@ from opsproof.archive.catalogue import sidecar_name
 from opsproof.archive.compose import NO_FILES, Ingredients, write_bundle, write_plain
 from opsproof.archive.contents import read_contents
 from opsproof.archive.relay import Relay
-from opsproof.errors import ProofError
+from opsproof.errors import ProofError, StoreError
 from opsproof.inspection import sameness
 from opsproof.journal import Journal, Progress
 from opsproof.procedures.survey import Survey
@@ -96,6 +96,10 @@ class Backup(Survey):
         cleared += [f"the unfinished upload {one.location}" for one in self.store.leftovers() if self._clear(one)]
         for line in cleared:
             self.journal.warn(f"An earlier run was killed and left {line}: removed")
+        for name in self._find_unverified():
+            self.journal.warn(
+                f"An earlier run ended before {name} was verified: it counts for nothing and can be removed"
+            )
         return cleared
 
     def capture(self) -> Capture:
@@ -194,17 +198,23 @@ class Backup(Survey):
         """
         stored = self.stored
         digest, size, started = hashlib.sha256(), 0, time.monotonic()
+        kept = f"{stored.location} is removed again; earlier backups are as they were"
         with self.journal.phase("read back"):
-            for chunk in self.store.read(stored.name):
-                digest.update(chunk)
-                size += len(chunk)
-                self.journal.report(Progress("read back", stored.name, size, stored.bytes, time.monotonic() - started))
+            try:
+                for chunk in self.store.read(stored.name):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    seconds = time.monotonic() - started
+                    self.journal.report(Progress("read back", stored.name, size, stored.bytes, seconds))
+            except StoreError as error:
+                error.kept = kept
+                raise
         if (size, digest.hexdigest()) != (stored.bytes, stored.sha256):
             raise ProofError(
                 "The stored copy is not what was sent",
                 expected=f"{stored.bytes:,} bytes, SHA-256 {stored.sha256}",
                 found=f"{size:,} bytes, SHA-256 {digest.hexdigest()}",
-                kept=f"{stored.location} is removed again; earlier backups are as they were",
+                kept=kept,
                 hint="run it again; if it differs twice, the store or the way to it corrupts data",
             )
         return size, digest.hexdigest()
@@ -328,7 +338,7 @@ class Backup(Survey):
             backup = f"{wanted}_{number}"
         self._upload = self._undo.enter_context(self.store.upload(backup + ending, expected))
         started, written = time.monotonic(), 0
-        with Relay(self._upload.write) as relay:
+        with Relay(self._upload.write, self._upload.stop) as relay:
 
             def write(data: bytes) -> None:
                 nonlocal written
@@ -339,6 +349,21 @@ class Backup(Survey):
 
             yield backup, write
             relay.finish()
+
+    def _find_unverified(self) -> list[str]:
+        """Return the bundles of this target that no manifest stands beside."""
+        stem = (
+            f"backup_{records.file_name(self.target.environment)}_"
+            if self.is_plain
+            else f"{records.file_name(self.target.database.name)}_"
+        )
+        names = {one.name for one in self.store.list(stem)}
+        return [
+            name
+            for name in sorted(names)
+            if records.is_backup_of(name, self.target.database.name, self.target.environment)
+            and sidecar_name(name.rsplit(".", 1)[0]) not in names
+        ]
 
     def _clear(self, leftover: Leftover) -> bool:
         """Remove an unfinished upload of this target, unless a run on another machine may still be at it."""

@@ -70,7 +70,7 @@ class Filestore:
             found = self.host.run("stat", "--format=%F|%U|%G|%a|%u|%g", "--", str(self.path)).stdout.strip().split("|")
         except CommandFailed as error:
             raise FilestoreError(
-                f"Filestore not found: check data_dir in {self.settings.origin}",
+                f"Filestore not found: check {self.settings.origin}",
                 expected=f"a folder {self.path}",
                 found=error.found,
                 kept="nothing was changed",
@@ -78,7 +78,7 @@ class Filestore:
             ) from error
         if found[0] != "directory":
             raise FilestoreError(
-                f"The filestore {self.path} is a {found[0]}: check data_dir in {self.settings.origin}",
+                f"The filestore {self.path} is a {found[0]}: check {self.settings.origin}",
                 expected=f"a folder {self.path}",
                 found=found[0],
                 kept="nothing was changed",

@@ -41,7 +41,7 @@ def live(tmp_path: Path) -> Path:
 
 
 def filestore_of(live: Path, *, addressed: bool = True, host: Host = LOCAL) -> Filestore:
-    return Filestore(host, FilestoreSettings(PurePosixPath(live), addressed, "/etc/odoo.conf"))
+    return Filestore(host, FilestoreSettings(PurePosixPath(live), addressed, "data_dir in /etc/odoo.conf"))
 
 
 def read_all(filestore: Filestore) -> dict[str, bytes]:

@@ -57,7 +57,7 @@ def test_attachments_that_are_all_there_are_fine() -> None:
 
 def test_a_lost_attachment_is_named_with_where_to_look() -> None:
     with pytest.raises(ProofError, match="2 of 9 attachments") as caught:
-        require_attachments(9, ("ab/abc",), ("cd/cde",), 1, "/etc/odoo.conf")
+        require_attachments(9, ("ab/abc",), ("cd/cde",), 1, "data_dir in /etc/odoo.conf")
     assert caught.value.found.splitlines() == ["ab/abc is missing", "cd/cde is damaged"]
     assert "data_dir in /etc/odoo.conf" in caught.value.hint
     assert "accept_missing_files: 2" in caught.value.hint

@@ -100,6 +100,10 @@ class Upload(Protocol):
         """
         ...
 
+    def stop(self) -> None:
+        """Send nothing more, so that a `write` that waits for the store in another thread ends soon; then `abort`."""
+        ...
+
     def abort(self) -> None:
         """Remove what was sent. Nothing happens after a commit or an earlier abort.
 

@@ -197,6 +197,9 @@ class DirectoryUpload:
             if os.path.samestat(os.fstat(self._file), self._final.lstat()):
                 self._final.unlink()
 
+    def stop(self) -> None:
+        """Do nothing: a write to a disk does not wait for anybody."""
+
     def abort(self) -> None:
         """Remove the temporary file."""
         if self._open:

@@ -102,12 +102,16 @@ class S3Upload:
         self._pool.shutdown()
         return stored
 
+    def stop(self) -> None:
+        """Send no further part, and none again."""
+        self._connection.stopped.add(self._upload_id)
+
     def abort(self) -> None:
         """Stop sending, give the upload up, and delete the object should it have appeared after all."""
         if self._finished:
             return
         self._finished = True
-        self._connection.stopped.add(self._upload_id)
+        self.stop()
         try:
             # A part that arrives after the abortion would stay, so those in flight are waited for.
             self._pool.shutdown(wait=True, cancel_futures=True)
