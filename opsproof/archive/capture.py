@@ -11,6 +11,7 @@ footer; and the rows that they hold are held against a second reading of the sam
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from opsproof.archive.relay import relaying
 from opsproof.archive.spool import Spool
 from opsproof.errors import CommandFailed, HostError
 from opsproof.journal import Journal, Progress
@@ -76,7 +78,7 @@ class Capturing:
         self._full = full
         self._stack = ExitStack()
         self._dump_spool = Spool()
-        self._sql_spool = Spool(unpack=False)
+        self._sql_spool = Spool()
 
     def __enter__(self) -> Self:
         return self
@@ -102,8 +104,9 @@ class Capturing:
             ArchiveError: The temporary disk is full.
         """
         _keep_freed_memory()
+        give_way()
         snapshot = self._snapshot
-        text = PlainDump({table.header: table.label for table in snapshot.tables})
+        text = PlainDump({table.header: table.label for table in snapshot.tables}, counting=not self._full)
         tables = CopyStream([table.label for table in snapshot.tables])
         pool = self._stack.enter_context(ThreadPoolExecutor(3, thread_name_prefix="capture"))
         dump = self._stack.enter_context(self._clients.dump(snapshot.id, self._lock_timeout))
@@ -114,28 +117,37 @@ class Capturing:
             psql = self._stack.enter_context(self._clients.print_tables(snapshot, self._lock_timeout))
             work["psql"] = pool.submit(_count_tables, psql, tables)
         self._wait(work, expected_bytes)
-        counted = tables.contents if self._full else snapshot.count_rows()
-        dumped: Mapping[str, Content] = text.contents
-        if not self._full:
-            dumped = {label: Content(content.rows, None) for label, content in dumped.items()}
+        if self._full:
+            counted: Mapping[str, Content] = tables.contents
+            dumped = {label: _with_rows(content, counted.get(label)) for label, content in text.contents.items()}
+        else:
+            counted = snapshot.count_rows()
+            dumped = {label: Content(content.rows, None) for label, content in text.contents.items()}
         return Capture(self._dump_spool, self._sql_spool, dumped, counted, text.large_objects, snapshot.large_objects())
 
     def _store_dump(self, dump: Pipe, restore: Pipe) -> None:
-        feeding = True
-        while data := dump.read():
-            unpacked = self._dump_spool.write(data)
-            feeding = feeding and _feed(restore, unpacked)
-        dump.finish()
-        last = self._dump_spool.finish()
-        if feeding:
-            _feed(restore, last)
+        spool, feeding = self._dump_spool, True
+
+        def read_on(packed: bytes) -> None:
+            nonlocal feeding
+            data = spool.unpack(packed)
+            feeding = feeding and _feed(restore, data)
+
+        with relaying(read_on) as relay:
+            while data := dump.read():
+                relay.write(spool.pack(data))
+            dump.finish()
+            relay.write(spool.finish_packing())
+        spool.finish_unpacking()
         restore.end_input()
 
     def _derive_sql(self, restore: Pipe, text: PlainDump) -> None:
-        while data := restore.read():
-            text.feed(self._sql_spool.write(data))
-        restore.finish()
-        text.feed(self._sql_spool.finish())
+        with relaying(self._sql_spool.write) as relay:
+            while data := restore.read():
+                relay.write(data)
+                text.feed(data)
+            restore.finish()
+        self._sql_spool.finish()
         text.finish()
 
     def _wait(self, work: Mapping[str, Future[None]], expected_bytes: int) -> None:
@@ -157,6 +169,13 @@ class Capturing:
                 raise explain_dump_error(error, self._clients.address) from error
             if error is not None:
                 raise error
+
+
+def _with_rows(dumped: Content, counted: Content | None) -> Content:
+    """Return a table of the dump with its rows: as many as the snapshot has, if it is the same text, line by line."""
+    if counted is not None and counted.fingerprint == dumped.fingerprint:
+        return Content(counted.rows, dumped.fingerprint)
+    return dumped
 
 
 def _feed(restore: Pipe, data: bytes) -> bool:
@@ -184,3 +203,13 @@ def _keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
         library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+
+
+def give_way() -> None:
+    """Make this thread, and whatever it starts from now on, batch work to the scheduler.
+
+    Batch work does not push others aside when it wakes: the application goes first, and a dump's many programs on few
+    cores switch a sixth as often, which saves a twentieth of the time.
+    """
+    with suppress(OSError):  # a container may forbid it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

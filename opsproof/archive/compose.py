@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 
@@ -26,7 +26,7 @@ NO_FILES = FilesWritten(0, 0, (), ())
 
 @dataclass(frozen=True)
 class Ingredients:
-    """All that a backup is made of. `count` and `size` are the frozen files and their bytes."""
+    """All that a manifest tells of."""
 
     target: Target
     kind: Kind
@@ -39,48 +39,53 @@ class Ingredients:
     captured: Capture
     roles: bytes
     live_files: FilestoreFacts | None = None
-    count: int = 0
-    size: int = 0
-
-    @property
-    def bundle_bytes(self) -> int:
-        """How big the bundle can be at most."""
-        members = self.captured.dump.packed + self.captured.sql.packed + len(self.roles) + self.size
-        return members + self.count * BYTES_PER_FILE + BUNDLE_OVERHEAD
 
 
-def write_bundle(
-    parts: Ingredients, backup: str, filestore: Filestore | None, write: Callable[[bytes], object]
-) -> tuple[Manifest, FilesWritten]:
-    """Write a bundle; return its manifest, and what became of the files.
+def bundle_bytes(count: int, size: int, database: int) -> int:
+    """Return how big a bundle can be at most: what parts of an upload are sized by.
 
     Args:
-        parts: What it is made of.
+        count: Files of the filestore.
+        size: Their bytes.
+        database: Bytes of the database on the server's disk, which are more than those of its compressed dump and SQL.
+    """
+    return size + count * BYTES_PER_FILE + database + BUNDLE_OVERHEAD
+
+
+class Composition:
+    """A bundle in the making: the files may go in while the database is still being dumped.
+
+    Args:
         backup: Its id.
-        filestore: Frozen; None where the target keeps no files.
         write: Takes the bundle's bytes in order.
     """
-    captured = parts.captured
-    bundle = Bundle(write)
-    try:
-        dump = Member(path=f"{backup}.dump", bytes=captured.dump.size, sha256=captured.dump.sha256)
-        plain = Member(path=f"{backup}.sql", bytes=captured.sql.size, sha256=captured.sql.sha256)
-        files = replace(NO_FILES, files=parts.count, bytes=parts.size)
-        # RESTORE.txt comes first, before the files have been counted on their way: as many as were frozen.
-        draft = _compose_manifest(parts, backup, dump, plain, files)
-        bundle.add_text("RESTORE.txt", restore_text(draft).encode())
-        bundle.add_spool(dump.path, captured.dump)
-        bundle.add_spool(plain.path, captured.sql)
+
+    def __init__(self, backup: str, write: Callable[[bytes], object]) -> None:
+        self.backup = backup
+        self.files = NO_FILES
+        self._bundle = Bundle(write)
+
+    def add_files(self, filestore: Filestore, attachments: Collection[str] | None) -> None:
+        """Add the frozen filestore, and hold it against the attachments that the snapshot names."""
+        self.files = self._bundle.add_files(filestore.stream(), attachments)
+
+    def finish(self, parts: Ingredients) -> Manifest:
+        """Add the dump and all the rest, and end the bundle; return its manifest."""
+        bundle, captured = self._bundle, parts.captured
+        dump = bundle.add_spool(f"{self.backup}.dump", captured.dump)
+        plain = bundle.add_spool(f"{self.backup}.sql", captured.sql)
         bundle.add_text("roles.sql", parts.roles)
-        if filestore is not None:
-            files = bundle.add_files(filestore.stream(), parts.contents.attachments)
+        draft = _compose_manifest(parts, self.backup, dump, plain, self.files)
+        bundle.add_text("RESTORE.txt", restore_text(draft).encode())
         listing, tables_sha256 = records.write_listing(records.table_records(captured.counted))
         bundle.add_text("tables.jsonl", listing)
-        manifest = _compose_manifest(parts, backup, dump, plain, files, bundle, tables_sha256)
+        manifest = _compose_manifest(parts, self.backup, dump, plain, self.files, bundle, tables_sha256)
         bundle.finish(records.to_json(manifest))
-    finally:
-        bundle.close()
-    return manifest, files
+        return manifest
+
+    def close(self) -> None:
+        """Give the temporary files back."""
+        self._bundle.close()
 
 
 def write_plain(parts: Ingredients, backup: str, write: Callable[[bytes], object]) -> Manifest:
@@ -134,9 +139,9 @@ def _compose_manifest(
         sql=plain,
         totals=records.Totals(
             tables=len(captured.counted),
-            rows=sum(content.rows for content in captured.counted.values()),
+            rows=sum(content.rows or 0 for content in captured.counted.values()),
             large_objects=len(objects),
-            large_object_bytes=sum(content.rows for content in objects),
+            large_object_bytes=sum(content.rows or 0 for content in objects),
             members=bundle.members if bundle else 1,
             member_bytes=bundle.member_bytes if bundle else plain.bytes,
             tables_sha256=tables_sha256,

@@ -212,7 +212,7 @@ class Listing:
 def table_records(contents: Mapping[str, Content]) -> Iterator[TableRecord]:
     """Yield a record per table, sorted by name."""
     for label, content in sorted(contents.items()):
-        yield TableRecord(table=label, rows=content.rows, fingerprint=content.fingerprint)
+        yield TableRecord(table=label, rows=content.rows or 0, fingerprint=content.fingerprint)
 
 
 def write_listing(records: Iterable[_Record]) -> tuple[bytes, str]:

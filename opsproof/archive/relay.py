@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from opsproof.errors import ArchiveError
 
 PIECE_BYTES = 1 << 18
 PIECES_WAITING = 32
@@ -18,15 +19,15 @@ PIECES_WAITING = 32
 class Relay:
     """Hands bytes on, in order, from a thread of its own; at most 8 MiB wait.
 
-    Leaving the block waits until the thread has ended, so that nobody else uses the receiver meanwhile; an error of the
-    receiver is raised by the next `write`, or by `finish`.
+    An error of the receiver is raised by the next `write`, or by `finish`. One of `finish` and `abandon` must be
+    called: either returns only when the thread has ended, so that nobody else uses the receiver meanwhile.
 
     Args:
         receiver: Takes the bytes.
-        stop: Makes a receiver that waits give up; called when the block is left by an error.
+        stop: Makes a receiver that waits give up.
     """
 
-    def __init__(self, receiver: Callable[[bytes], None], stop: Callable[[], None]) -> None:
+    def __init__(self, receiver: Callable[[bytes], object], stop: Callable[[], None]) -> None:
         self._receiver = receiver
         self._stop = stop
         self._pieces: queue.Queue[bytes | None] = queue.Queue(PIECES_WAITING)
@@ -58,16 +59,12 @@ class Relay:
         if self._error is not None:
             raise self._error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._error = self._error or error  # what waits still is dropped, not sent
+    def abandon(self) -> None:
+        """Drop what waits, make the receiver give up, and return when it has; a later `write` raises."""
+        if self._thread.is_alive():
+            self._error = self._error or ArchiveError("The bundle was given up")
             self._stop()
-        self._end()
+            self._end()
 
     def _flush(self) -> None:
         if self._error is not None:
@@ -89,3 +86,14 @@ class Relay:
                     self._receiver(piece)
                 except BaseException as error:  # raised again where `write` is called
                     self._error = error
+
+
+@contextmanager
+def relaying(receiver: Callable[[bytes], object]) -> Iterator[Relay]:
+    """Relay to a receiver that waits for nobody else; it has taken everything when the block ends."""
+    relay = Relay(receiver, lambda: None)
+    try:
+        yield relay
+        relay.finish()
+    finally:
+        relay.abandon()

@@ -1,7 +1,7 @@
 """A member of a bundle on its way: compressed into a temporary file, and unpacked again at once where that is proof.
 
-What is handed on then is what unpacks from the compressed bytes, so whoever reads it has read what the bundle will
-hold. The file has no name: it is gone with the process, however that ends.
+Whoever reads what unpacks has read what the bundle will hold. The file has no name: it is gone with the process,
+however that ends.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ class Spool:
         size: Bytes written.
         packed: Bytes in the file.
         crc: CRC-32 of what was written.
-        sha256: Hex SHA-256 of what was handed on; after `finish`.
+        sha256: Hex SHA-256 of what was written, or of what unpacked; after `finish` or `finish_unpacking`.
 
     Args:
         folder: Where the file is; the temporary folder by default.
-        unpack: Hand on what unpacks from the file, instead of what was written.
 
     Raises:
         ArchiveError: The disk is full, or what unpacks is not what was written.
     """
 
-    def __init__(self, folder: Path | None = None, *, unpack: bool = True) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or Path(tempfile.gettempdir())
         self.size = 0
         self.packed = 0
@@ -52,33 +51,57 @@ class Spool:
         except OSError as error:
             raise self._disk_error(error) from error
         self._pack = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, RAW_DEFLATE)
-        self._unpack = isal_zlib.decompressobj(RAW_DEFLATE) if unpack else None
+        self._unpack = isal_zlib.decompressobj(RAW_DEFLATE)
         self._hash = hashlib.sha256()
-        self._handed_crc = 0
+        self._unpacked_crc = 0
 
-    def write(self, data: bytes) -> bytes:
-        """Take the next bytes; return those to hand on: as many as have come out of the compressed file by now."""
+    def write(self, data: bytes) -> None:
+        """Take the next bytes of a member that nobody reads on."""
+        self._hash.update(data)
+        self.pack(data)
+
+    def pack(self, data: bytes) -> bytes:
+        """Take the next bytes; return those that they are compressed to, for `unpack`."""
         self.size += len(data)
         self.crc = isal_zlib.crc32(data, self.crc)
-        packed = self._pack.compress(data)
-        self._store(packed)
-        return self._hand_on(data if self._unpack is None else self._unpacked(packed))
+        return self._store(self._pack.compress(data))
 
-    def finish(self) -> bytes:
-        """End the member; return the last bytes that unpack.
+    def unpack(self, packed: bytes) -> bytes:
+        """Return what unpacks from compressed bytes, in the order in which `pack` returned them.
+
+        It may run in another thread than `pack` does.
 
         Raises:
-            ArchiveError: What unpacks is not what was written.
+            ArchiveError: They do not unpack.
         """
-        packed = self._pack.flush()
-        self._store(packed)
-        last = b""
-        if self._unpack is not None:
-            last = self._hand_on(self._unpacked(packed) + self._unpack.flush())
-            if not self._unpack.eof or self._handed_crc != self.crc:
-                raise self._corruption(f"CRC-32 {self._handed_crc:08x}")
+        if not packed:
+            return b""
+        try:
+            data: bytes = self._unpack.decompress(packed)
+        except ISAL_ERROR as error:
+            raise self._corruption(str(error)) from error
+        self._unpacked_crc = isal_zlib.crc32(data, self._unpacked_crc)
+        self._hash.update(data)
+        return data
+
+    def finish_packing(self) -> bytes:
+        """End the member; return the last compressed bytes."""
+        return self._store(self._pack.flush())
+
+    def finish(self) -> None:
+        """End a member that nobody reads on."""
+        self.finish_packing()
         self.sha256 = self._hash.hexdigest()
-        return last
+
+    def finish_unpacking(self) -> None:
+        """Make sure that all of the member has unpacked.
+
+        Raises:
+            ArchiveError: What unpacked is not what was packed.
+        """
+        if not self._unpack.eof or self._unpacked_crc != self.crc:
+            raise self._corruption(f"CRC-32 {self._unpacked_crc:08x}")
+        self.sha256 = self._hash.hexdigest()
 
     def compressed(self) -> Iterator[bytes]:
         """Read the file from its beginning: the raw deflate stream of a zip member."""
@@ -105,7 +128,7 @@ class Spool:
     ) -> None:
         self.close()
 
-    def _store(self, packed: bytes) -> None:
+    def _store(self, packed: bytes) -> bytes:
         try:
             view = memoryview(packed)
             while view:
@@ -113,20 +136,7 @@ class Spool:
         except OSError as error:
             raise self._disk_error(error) from error
         self.packed += len(packed)
-
-    def _unpacked(self, packed: bytes) -> bytes:
-        if self._unpack is None or not packed:
-            return b""
-        try:
-            data: bytes = self._unpack.decompress(packed)
-        except ISAL_ERROR as error:
-            raise self._corruption(str(error)) from error
-        self._handed_crc = isal_zlib.crc32(data, self._handed_crc)
-        return data
-
-    def _hand_on(self, data: bytes) -> bytes:
-        self._hash.update(data)
-        return data
+        return packed
 
     def _corruption(self, found: str) -> ArchiveError:
         return ArchiveError(

@@ -74,7 +74,8 @@ def _label(objects: Mapping[int, Content]) -> dict[str, Content]:
 def _tell(content: Content | None) -> str:
     if content is None:
         return "nothing"
-    return f"{content.rows} rows" + (f" ({content.fingerprint[:12]})" if content.fingerprint else "")
+    rows = "other rows" if content.rows is None else f"{content.rows} rows"
+    return rows + (f" ({content.fingerprint[:12]})" if content.fingerprint else "")
 
 
 def _list(lines: list[str]) -> str:

@@ -98,14 +98,7 @@ def _require_whole_procedures(session: pytest.Session) -> None:
             progressions.setdefault(key, Progression(steps_of(item)))
     for key, names in selected.items():
         if tuple(names) != progressions[key].steps:
-            left_out = [name for name in progressions[key].steps if name not in names]
-            raise pytest.UsageError(
-                f"A part of {key[0].rsplit('.', 1)[-1]} was selected: its steps are proven only in their order and all together\n"
-                f"  expected: all {len(progressions[key].steps)} steps, in their order\n"
-                f"  found:    {len(names)} steps" + (f"; left out: {', '.join(left_out)}" if left_out else "") + "\n"
-                "  kept:     nothing was run\n"
-                "  hint:     leave out -k, -m, --deselect and ::step; choose targets with --target=NAME"
-            )
+            raise _part_selected(key[0], progressions[key].steps, names)
     if selected and hasattr(session.config, "workerinput"):
         raise pytest.UsageError(
             "Procedures run in one process, their steps one after the other\n"
@@ -176,6 +169,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         if unfinished and not (is_dry and progression.stopped_by == DRY_RUN):
             session.config.stash[RUN].journal.warn(f"{procedure} of {target} was not brought to its end")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _part_selected(procedure: str, steps: tuple[str, ...], names: list[str]) -> pytest.UsageError:
+    left_out = ", ".join(name for name in steps if name not in names)
+    return pytest.UsageError(
+        f"A part of {procedure.rsplit('.', 1)[-1]} was selected: its steps are proven only in order and all together\n"
+        f"  expected: all {len(steps)} steps, in their order\n"
+        f"  found:    {len(names)} steps" + (f"; left out: {left_out}" if left_out else "") + "\n"
+        "  kept:     nothing was run\n"
+        "  hint:     leave out -k, -m, --deselect and ::step; choose targets with --target=NAME"
+    )
 
 
 def _record_step(item: pytest.Item, key: tuple[str, str], report: pytest.TestReport, seconds: float) -> None:

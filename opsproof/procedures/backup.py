@@ -6,29 +6,29 @@ it keeps for the later ones. `close` undoes whatever was not brought to its end.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+import xxhash
 
 from opsproof.archive import manifest as records
 from opsproof.archive.author import find_author
 from opsproof.archive.bundle import FilesWritten
-from opsproof.archive.capture import Capture, Capturing
+from opsproof.archive.capture import Capture, Capturing, give_way
 from opsproof.archive.catalogue import sidecar_name
-from opsproof.archive.compose import NO_FILES, Ingredients, write_bundle, write_plain
+from opsproof.archive.compose import Ingredients, bundle_bytes
 from opsproof.archive.contents import read_contents
-from opsproof.archive.relay import Relay
 from opsproof.errors import ProofError, StoreError
 from opsproof.inspection import sameness
 from opsproof.journal import Journal, Progress
+from opsproof.procedures.sending import Sending
 from opsproof.procedures.survey import Survey
 from opsproof.system.postgres import connect, hold_lock
 from opsproof.system.snapshot import open_snapshot
-from opsproof.system.store import Leftover, Store, StoredObject, Upload
+from opsproof.system.store import Leftover, Store, StoredObject
 from opsproof.target import DirectoryStoreSettings, Target
 
 ABANDONED_AFTER = timedelta(days=1)
@@ -69,7 +69,6 @@ class Backup(Survey):
         self.started = datetime.now(UTC)
         self.outcome: Outcome | None = None
         self._undo = ExitStack()
-        self._upload: Upload | None = None
         self._committed: StoredObject | None = None
 
     def plan(self) -> list[str]:
@@ -109,6 +108,7 @@ class Backup(Survey):
             DumpError: The dump is not whole.
             FilestoreError: The files cannot be frozen.
         """
+        give_way()
         if self.filestore:
             self._undo.callback(self.filestore.thaw)
             with self.journal.phase("freeze"):
@@ -118,14 +118,16 @@ class Backup(Survey):
         with connect(self.target.database, lock_timeout=timeout) as connection, open_snapshot(connection) as snapshot:
             # Every file that the snapshot names is there at this moment; a moment later the clean-up may take it.
             self._gather_files()
+            self.contents = read_contents(snapshot)
+            self._begin_sending()
             with (
                 self.journal.phase("dump"),
                 Capturing(self.clients, snapshot, self.journal, lock_timeout=timeout, full=full) as capturing,
             ):
                 self.captured = capturing.run(self.facts.bytes)
             self._undo.callback(self.captured.close)
-            self.contents = read_contents(snapshot)
-        self._gather_files()
+        if self.filestore and not self.filestore.settings.content_addressed:
+            self._gather_files()
         with self.journal.phase("roles"):
             self.roles = self.clients.dump_roles()
         return self.captured
@@ -147,17 +149,15 @@ class Backup(Survey):
             StoreError: The store refused or failed.
             FilestoreError: A file cannot be read.
         """
-        parts = self._ingredients()
-        target, taken = self.target, self.contents.taken
+        sending, parts = self._sent, self._ingredients()
         with self.journal.phase("upload"):
             if self.is_plain:
-                wanted, expected = records.plain_backup_id(target.environment, taken), self.captured.sql.size
-                with self._sending(wanted, ".sql", expected) as (backup, write):
-                    self.manifest, self.files = write_plain(parts, backup, write), NO_FILES
+                self.manifest = sending.finish_plain(parts)
             else:
-                wanted = records.backup_id(target.database.name, taken)
-                with self._sending(wanted, ".zip", parts.bundle_bytes) as (backup, write):
-                    self.manifest, self.files = write_bundle(parts, backup, self.filestore, write)
+                if self.filestore and not self.filestore.settings.content_addressed:
+                    sending.begin_files(self.filestore, self.contents.attachments)
+                self.manifest = sending.finish_bundle(parts)
+        self.files = sending.composition.files
         return self.files
 
     def check_attachments(self) -> FilesWritten:
@@ -180,24 +180,22 @@ class Backup(Survey):
         Raises:
             StoreError: The store did not take it; nothing is left there.
         """
-        if self._upload is None:
-            raise ProofError("There is no upload to complete", hint="run the whole procedure, not a step of it")
         with self.journal.phase("upload"):
-            stored = self._upload.commit()
+            stored = self._sent.commit()
         self._committed = stored
         self._undo.callback(self._withdraw)
         self.journal.record("bundle stored", location=stored.location, bytes=stored.bytes, sha256=stored.sha256)
         return stored
 
     def read_back(self) -> tuple[int, str]:
-        """Read the stored bundle to its end. Return its bytes and SHA-256, which are those that were sent.
+        """Read the stored bundle to its end. Return its bytes and XXH3-128, which are those that were sent.
 
         Raises:
             ProofError: They are not.
             StoreError: It cannot be read.
         """
-        stored = self.stored
-        digest, size, started = hashlib.sha256(), 0, time.monotonic()
+        stored, sent = self.stored, self._sent.fingerprint
+        digest, size, started = xxhash.xxh3_128(), 0, time.monotonic()
         kept = f"{stored.location} is removed again; earlier backups are as they were"
         with self.journal.phase("read back"):
             try:
@@ -209,15 +207,20 @@ class Backup(Survey):
             except StoreError as error:
                 error.kept = kept
                 raise
-        if (size, digest.hexdigest()) != (stored.bytes, stored.sha256):
+        if (size, digest.hexdigest()) != (stored.bytes, sent):
             raise ProofError(
                 "The stored copy is not what was sent",
-                expected=f"{stored.bytes:,} bytes, SHA-256 {stored.sha256}",
-                found=f"{size:,} bytes, SHA-256 {digest.hexdigest()}",
+                expected=f"{stored.bytes:,} bytes, XXH3-128 {sent}",
+                found=f"{size:,} bytes, XXH3-128 {digest.hexdigest()}",
                 kept=kept,
                 hint="run it again; if it differs twice, the store or the way to it corrupts data",
             )
         return size, digest.hexdigest()
+
+    @property
+    def sent(self) -> tuple[int, str]:
+        """Bytes and XXH3-128 of what was sent, as `read_back` must find them."""
+        return self.stored.bytes, self._sent.fingerprint
 
     def clear_away(self) -> list[str]:
         """Give back the frozen files and the temporary disk. Return what is left all the same, which is nothing.
@@ -307,8 +310,21 @@ class Backup(Survey):
             with self.journal.phase("freeze"):
                 self.filestore.complete()
 
+    def _begin_sending(self) -> None:
+        """Begin the upload under a free name; files that never change are sent while the database is dumped."""
+        target, taken = self.target, self.contents.taken
+        if self.is_plain:
+            wanted, ending, expected = records.plain_backup_id(target.environment, taken), ".sql", self.facts.bytes
+        else:
+            count, size = self.filestore.measure() if self.filestore else (0, 0)
+            wanted, ending = records.backup_id(target.database.name, taken), ".zip"
+            expected = bundle_bytes(count, size, self.facts.bytes)
+        self._sent = Sending(self.store, self.journal, wanted, ending, expected)
+        self._undo.callback(self._sent.close)
+        if self.filestore and self.filestore.settings.content_addressed:
+            self._sent.begin_files(self.filestore, self.contents.attachments)
+
     def _ingredients(self) -> Ingredients:
-        count, size = self.filestore.measure() if self.filestore else (0, 0)
         return Ingredients(
             target=self.target,
             kind=self.kind,
@@ -321,34 +337,7 @@ class Backup(Survey):
             captured=self.captured,
             roles=self.roles,
             live_files=self.live_files,
-            count=count,
-            size=size,
         )
-
-    @contextmanager
-    def _sending(self, wanted: str, ending: str, expected: int) -> Iterator[tuple[str, Callable[[bytes], None]]]:
-        """Begin an upload under a free name, and wait until all that was written is sent.
-
-        Yields:
-            The backup's id, with a suffix where another was taken in the same second, and what takes the bytes.
-        """
-        backup, number = wanted, 1
-        while self.store.exists(backup + ending) or self.store.exists(sidecar_name(backup)):
-            number += 1
-            backup = f"{wanted}_{number}"
-        self._upload = self._undo.enter_context(self.store.upload(backup + ending, expected))
-        started, written = time.monotonic(), 0
-        with Relay(self._upload.write, self._upload.stop) as relay:
-
-            def write(data: bytes) -> None:
-                nonlocal written
-                relay.write(data)
-                written += len(data)
-                seconds = time.monotonic() - started
-                self.journal.report(Progress("upload", backup + ending, written, expected, seconds))
-
-            yield backup, write
-            relay.finish()
 
     def _find_unverified(self) -> list[str]:
         """Return the bundles of this target that no manifest stands beside."""

@@ -29,27 +29,30 @@ LO_WRITE = b"SELECT pg_catalog.lowrite(0, '\\x"
 class Content:
     """What a table or a large object holds.
 
-    `rows` counts a table's rows, or a large object's bytes. `fingerprint` is hexadecimal: of a table as above, of a
-    large object its SHA-256, which the server can compute too; None where only counts are wanted.
+    `rows` counts a table's rows, or a large object's bytes; None where they were not counted. `fingerprint` is
+    hexadecimal: of a table as above, of a large object its SHA-256, which the server can compute too; None where only
+    counts are wanted.
     """
 
-    rows: int
+    rows: int | None
     fingerprint: str | None
 
 
 class _Block:
     """The rows of one table, fed in pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, counting: bool) -> None:
         self._hash = xxhash.xxh3_128()
         self._rows = 0
+        self._counting = counting
 
     def add(self, window: bytes, start: int, stop: int) -> None:
         self._hash.update(memoryview(window)[start:stop])
-        self._rows += window.count(b"\n", start, stop)
+        if self._counting:
+            self._rows += window.count(b"\n", start, stop)
 
     def content(self) -> Content:
-        return Content(self._rows, self._hash.hexdigest())
+        return Content(self._rows if self._counting else None, self._hash.hexdigest())
 
 
 class CopyStream:
@@ -95,8 +98,9 @@ class CopyStream:
 class _Splitter:
     r"""Cuts a stream of COPY blocks at their `\.` lines."""
 
-    def __init__(self) -> None:
-        self._block = _Block()
+    def __init__(self, *, counting: bool = True) -> None:
+        self._counting = counting
+        self._block = _Block(counting=counting)
         # The line feed before the first row is what lets an empty table's `\.` look like any other.
         self._window = b"\n"
         self.is_between = True
@@ -124,7 +128,7 @@ class _Splitter:
         self._block.add(window, 1, end + 1)
         self.content = self._block.content()
         rest = window[end + len(END) :]
-        self._block, self._window = _Block(), b"\n"
+        self._block, self._window = _Block(counting=self._counting), b"\n"
         self.is_between = True
         return rest
 
@@ -134,9 +138,12 @@ class PlainDump:
 
     Args:
         tables: The `COPY ... FROM stdin;` line of each table that the snapshot holds, and the table's name.
+        counting: Whether to count rows; it costs as much as all the rest, and whoever compares fingerprints with those
+            of a stream that was counted need not count again.
     """
 
-    def __init__(self, tables: Mapping[bytes, str]) -> None:
+    def __init__(self, tables: Mapping[bytes, str], *, counting: bool = True) -> None:
+        self._counting = counting
         self.contents: dict[str, Content] = {}
         self.large_objects: dict[int, Content] = {}
         self.footer_seen = False
@@ -230,7 +237,7 @@ class PlainDump:
                 kept="no backup was written",
                 hint="please report this with the table's definition",
             )
-        self._table, self._splitter = name, _Splitter()
+        self._table, self._splitter = name, _Splitter(counting=self._counting)
 
     def _read_large_object(self, line: bytes) -> None:
         if line.startswith(LO_OPEN):

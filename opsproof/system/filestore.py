@@ -1,8 +1,9 @@
 """The application's files: frozen around the snapshot, then streamed.
 
 A content-addressed filestore (Odoo's: every file is named by the SHA-1 of its content, written once, never changed) is
-frozen with hard links before the snapshot, once it is open, and after the dump: every file that the snapshot names is
-then there, in no time and no space, whatever the application's clean-up unlinks meanwhile. Any other folder is copied.
+frozen with hard links before the snapshot and again once it is open: every file that the snapshot names is then there,
+in no time and no space, whatever the application's clean-up unlinks later. Any other folder is copied, and what changed
+meanwhile is copied again after the dump.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Filestore:
             raise self._explain(error, "freeze") from error
 
     def complete(self) -> None:
-        """Gather what has come since the last pass: once the snapshot is open, and again after the dump.
+        """Gather what has come, or changed, since the last pass.
 
         Raises:
             FilestoreError: A file that is not content-addressed keeps changing.

@@ -22,8 +22,11 @@ TEXT = b"".join(b"%d\tsome contact\tof a company\n" % number for number in range
 
 
 def fill(spool: Spool, data: bytes, step: int = 65_536) -> bytes:
-    out = [spool.write(data[at : at + step]) for at in range(0, len(data), step)]
-    return b"".join([*out, spool.finish()])
+    """Pack it, and return what unpacks on the way."""
+    out = [spool.unpack(spool.pack(data[at : at + step])) for at in range(0, len(data), step)]
+    out.append(spool.unpack(spool.finish_packing()))
+    spool.finish_unpacking()
+    return b"".join(out)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", TEXT, os.urandom(300_000), bytes(2_000_000)], ids=len)
@@ -36,6 +39,16 @@ def test_what_unpacks_is_what_was_written(data: bytes, tmp_path: Path) -> None:
         packed = b"".join(spool.compressed())
     assert len(packed) == spool.packed
     assert zlib.decompress(packed, -15) == data
+
+
+def test_a_member_that_nobody_reads_on_is_the_same(tmp_path: Path) -> None:
+    with Spool(tmp_path) as plain, Spool(tmp_path) as read:
+        for at in range(0, len(TEXT), 10_007):
+            plain.write(TEXT[at : at + 10_007])
+        plain.finish()
+        fill(read, TEXT, 10_007)
+        assert (plain.sha256, plain.crc, plain.size) == (read.sha256, read.crc, read.size)
+        assert b"".join(plain.compressed()) == b"".join(read.compressed())
 
 
 def test_the_file_has_no_name_and_its_space_is_given_back(tmp_path: Path) -> None:
