@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +36,7 @@ DATABASE = "bench"
 # Not oftener: sampling takes processor time, and only one of the two ways leaves a core idle for it.
 SAMPLE_SECONDS = 0.25
 MEGABYTE = 1e6
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
@@ -53,7 +53,8 @@ class Measured:
 class Watch:
     """Samples the memory of a process and all its children, and the disk that a folder and their nameless files take.
 
-    The server's backends are not among them: both ways use the same. Memory is what each process has for itself (Pss).
+    The server's backends are not among them: both ways use the same. Memory is what each process has
+    for itself alone, which costs next to nothing to ask for.
     """
 
     def __init__(self, pid: int, folders: list[Path]) -> None:
@@ -225,12 +226,12 @@ def family(pid: int) -> list[int]:
 
 
 def memory_of(pid: int) -> int:
-    """Return the proportional set size of a process, in bytes; 0 when it is gone."""
+    """Return what a process has in memory for itself alone, in bytes; 0 when it is gone."""
     try:
-        match = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    except OSError:
+        _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    except (OSError, ValueError):
         return 0
-    return int(match[1]) * 1024 if match else 0
+    return (resident - shared) * PAGE_BYTES
 
 
 def nameless_files(pid: int) -> int:

@@ -1,10 +1,10 @@
 """The bundle: one zip that holds all of a backup, written as a stream.
 
-RESTORE.txt                how to restore by hand
+filestore/                 the application's files
 {db}_{timestamp}.dump      pg_restore's custom format
 {db}_{timestamp}.sql       the same as plain SQL
 roles.sql                  the server's roles, without passwords
-filestore/                 the application's files
+RESTORE.txt                how to restore by hand
 tables.jsonl               rows and fingerprint of each table
 members.jsonl              size and SHA-256 of every file above
 manifest.json              what all of it is
