@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import xxhash
 
@@ -24,14 +24,13 @@ from opsproof.archive.contents import read_contents
 from opsproof.errors import ProofError, StoreError
 from opsproof.inspection import sameness
 from opsproof.journal import Journal, Progress
+from opsproof.procedures.leftovers import clear_leftovers, find_unverified
 from opsproof.procedures.sending import Sending
 from opsproof.procedures.survey import Survey
 from opsproof.system.postgres import connect, hold_lock
 from opsproof.system.snapshot import open_snapshot
-from opsproof.system.store import Leftover, Store, StoredObject
+from opsproof.system.store import Store, StoredObject
 from opsproof.target import DirectoryStoreSettings, Target
-
-ABANDONED_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -89,13 +88,10 @@ class Backup(Survey):
             DatabaseError: Another run is at work on it.
         """
         self._undo.enter_context(hold_lock(self.target.database))
-        cleared = []
-        if self.filestore and self.filestore.remove_leftover():
-            cleared.append(f"the frozen filestore {self.filestore.frozen}")
-        cleared += [f"the unfinished upload {one.location}" for one in self.store.leftovers() if self._clear(one)]
+        cleared = clear_leftovers(self.target, self.filestore, self.store)
         for line in cleared:
             self.journal.warn(f"An earlier run was killed and left {line}: removed")
-        for name in self._find_unverified():
+        for name in find_unverified(self.target, self.store):
             self.journal.warn(
                 f"An earlier run ended before {name} was verified: it counts for nothing and can be removed"
             )
@@ -338,30 +334,6 @@ class Backup(Survey):
             roles=self.roles,
             live_files=self.live_files,
         )
-
-    def _find_unverified(self) -> list[str]:
-        """Return the bundles of this target that no manifest stands beside."""
-        stem = (
-            f"backup_{records.file_name(self.target.environment)}_"
-            if self.is_plain
-            else f"{records.file_name(self.target.database.name)}_"
-        )
-        names = {one.name for one in self.store.list(stem)}
-        return [
-            name
-            for name in sorted(names)
-            if records.is_backup_of(name, self.target.database.name, self.target.environment)
-            and sidecar_name(name.rsplit(".", 1)[0]) not in names
-        ]
-
-    def _clear(self, leftover: Leftover) -> bool:
-        """Remove an unfinished upload of this target, unless a run on another machine may still be at it."""
-        is_ours = records.is_backup_of(leftover.name, self.target.database.name, self.target.environment)
-        is_old = datetime.now(UTC) - leftover.started > ABANDONED_AFTER
-        if not is_ours or (leftover.in_doubt and not is_old):
-            return False
-        self.store.abort_leftover(leftover)
-        return True
 
     def _withdraw(self) -> None:
         """Remove a bundle that was stored but never verified; its manifest first, if that was written."""

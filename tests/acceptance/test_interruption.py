@@ -237,8 +237,8 @@ def test_an_upload_of_a_killed_run_is_given_up_when_nobody_can_be_at_it_any_more
     # As long as another machine could be at work on it, it is left. To moto every upload is years old.
     (cloud.folder / "age.py").write_text(
         "import datetime\n"
-        "from opsproof.procedures import backup\n"
-        "backup.ABANDONED_AFTER = datetime.timedelta(days=100_000)\n"
+        "from opsproof.procedures import leftovers\n"
+        "leftovers.ABANDONED_AFTER = datetime.timedelta(days=100_000)\n"
     )
     run = cloud.run(*PAUSE, "-p", "age")
     assert run.status == 0, run.output
