@@ -207,7 +207,7 @@ def test_a_folder_closed_to_the_servers_user_names_the_one_that_is_closed(tmp_pa
     closed.mkdir(mode=0o700)
     folder = DemoFolder(closed.resolve() / "demo")
     with folder.locked(), pytest.raises(ConfigurationError, match="cannot enter") as caught:
-        check_reachable(folder, dataclasses.replace(new_state(folder), server_user="nobody"))
+        check_reachable(folder, dataclasses.replace(new_state(folder), server_user="daemon"))
     assert "has mode 0700" in caught.value.found
 
 

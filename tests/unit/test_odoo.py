@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
+import pwd
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -120,9 +120,9 @@ def test_a_folder_and_a_file_that_is_no_text_cannot_be_read(tmp_path: Path) -> N
 
 
 def test_the_default_data_dir_is_in_the_home_of_who_runs_odoo() -> None:
-    home = PurePosixPath(Path("~").expanduser())
+    account = next(one for one in pwd.getpwall() if Path(one.pw_dir).is_dir())
 
-    assert default_data_dir([getpass.getuser()]) == home / ".local/share/Odoo"
+    assert default_data_dir([account.pw_name]) == PurePosixPath(account.pw_dir) / ".local/share/Odoo"
     assert default_data_dir(["nobody-of-this-name"]) == PurePosixPath("/var/lib/odoo")
 
 
