@@ -120,7 +120,7 @@ def test_a_folder_and_a_file_that_is_no_text_cannot_be_read(tmp_path: Path) -> N
 
 
 def test_the_default_data_dir_is_in_the_home_of_who_runs_odoo() -> None:
-    account = next(one for one in pwd.getpwall() if Path(one.pw_dir).is_dir())
+    account = next(one for one in pwd.getpwall() if os.access(one.pw_dir, os.R_OK | os.X_OK))
 
     assert default_data_dir([account.pw_name]) == PurePosixPath(account.pw_dir) / ".local/share/Odoo"
     assert default_data_dir(["nobody-of-this-name"]) == PurePosixPath("/var/lib/odoo")
