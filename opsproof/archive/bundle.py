@@ -13,7 +13,6 @@ manifest.json              what all of it is
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -21,11 +20,13 @@ from isal import isal_zlib
 
 from opsproof.archive.manifest import Listing, Member
 from opsproof.archive.spool import Spool
-from opsproof.archive.zipstream import ZipWriter
+from opsproof.archive.zipstream import ZipWriter, changed_while_read
 from opsproof.odoo import is_attachment_name
 from opsproof.system.filestore import Digest, FileHeader
 
 SMALL_FILE = 1 << 20
+# The listings of half a million files, as they compress.
+LISTING_MEMORY = 1 << 25
 # A file whose first 8 KiB deflate by less than a tenth (images, PDFs, archives) is stored as it is.
 SAMPLE_BYTES = 1 << 13
 WORTHWHILE = 0.9
@@ -55,7 +56,7 @@ class Bundle:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._zip = ZipWriter(write)
         self._listing = Listing()
-        self._listed = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._listed = Spool(memory=LISTING_MEMORY)
         self.member_bytes = 0
 
     @property
@@ -107,9 +108,8 @@ class Bundle:
 
     def finish(self, manifest: bytes) -> None:
         """Write the listing and the manifest, which is made only when all is known; end the bundle."""
-        size = self._listed.seek(0, 2)
-        self._listed.seek(0)
-        self._zip.add_stream("members.jsonl", iter(lambda: self._listed.read(1 << 20), b""), size, compress=True)
+        self._listed.finish()
+        self._zip.add_spool("members.jsonl", self._listed)
         self._zip.add_bytes("manifest.json", manifest)
         self._zip.finish()
 
@@ -129,6 +129,8 @@ class Bundle:
         content = digest.through(chunks)
         if header.size <= SMALL_FILE:
             data = b"".join(content)
+            if len(data) != header.size:
+                raise changed_while_read(path, header.size, len(data))
             self._zip.add_bytes(path, data, compress=_is_compressible(data))
         else:
             first = next(content, b"")

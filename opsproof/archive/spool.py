@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self, cast
 
 from isal import isal_zlib
 
@@ -22,6 +22,7 @@ LEVEL = 2
 RAW_DEFLATE = -15
 ISAL_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment] # its stub declares an instance
 READ_BYTES = 1 << 20
+PIECE_BYTES = 1 << 16
 
 
 class Spool:
@@ -35,28 +36,35 @@ class Spool:
 
     Args:
         folder: Where the file is; the temporary folder by default.
+        memory: Bytes that are kept in memory, compressed, before there is a file at all.
 
     Raises:
         ArchiveError: The disk is full, or what unpacks is not what was written.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, memory: int = 0) -> None:
         self.folder = folder or Path(tempfile.gettempdir())
         self.size = 0
         self.packed = 0
         self.crc = 0
         self.sha256 = ""
         try:
-            self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115 - closed by close()
+            self._file = _open_file(self.folder, memory)
         except OSError as error:
             raise self._disk_error(error) from error
         self._pack = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, RAW_DEFLATE)
         self._unpack = isal_zlib.decompressobj(RAW_DEFLATE)
         self._hash = hashlib.sha256()
         self._unpacked_crc = 0
+        self._gathered = bytearray()
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes of a member that nobody reads on."""
+        """Take the next bytes of a member that nobody reads on; small ones are gathered first."""
+        if self._gathered or len(data) < PIECE_BYTES:
+            self._gathered += data
+            if len(self._gathered) < PIECE_BYTES:
+                return
+            data, self._gathered = bytes(self._gathered), bytearray()
         self._hash.update(data)
         self.pack(data)
 
@@ -90,6 +98,8 @@ class Spool:
 
     def finish(self) -> None:
         """End a member that nobody reads on."""
+        self._hash.update(self._gathered)
+        self.pack(bytes(self._gathered))
         self.finish_packing()
         self.sha256 = self._hash.hexdigest()
 
@@ -155,3 +165,9 @@ class Spool:
             kept="no backup was written; the temporary file is gone",
             hint="free some room, or name a folder with more: TMPDIR=/path pytest ...",
         )
+
+
+def _open_file(folder: Path, memory: int) -> IO[bytes]:
+    if memory:
+        return cast("IO[bytes]", tempfile.SpooledTemporaryFile(memory, dir=str(folder)))
+    return cast("IO[bytes]", tempfile.TemporaryFile(dir=folder, buffering=0))

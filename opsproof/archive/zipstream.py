@@ -1,14 +1,13 @@
 """Writing a zip file as a stream: no seeking, members that are already compressed, bounded memory.
 
 The standard library's writer cannot take a member that is compressed already, and keeps half a kilobyte of memory for
-each; here the central directory waits in a temporary file. The format is APPNOTE.TXT 6.3.10 (sections 4.3 to 4.5);
-sizes over 4 GiB and more than 65,535 members use zip64, which `unzip` 6.0 reads.
+each; here the central directory waits compressed, in memory as long as it is small. The format is APPNOTE.TXT 6.3.10
+(sections 4.3 to 4.5); sizes over 4 GiB and more than 65,535 members use zip64, which `unzip` 6.0 reads.
 """
 
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,8 @@ from opsproof.archive.spool import LEVEL, RAW_DEFLATE, Spool
 from opsproof.errors import ArchiveError
 
 STORED, DEFLATED = 0, 8
+# The central directory of a million members, as it compresses.
+DIRECTORY_MEMORY = 1 << 25
 HAS_DESCRIPTOR, IS_UTF8 = 1 << 3, 1 << 11
 MADE_BY_UNIX = 3 << 8 | 45
 ZIP64 = 45
@@ -53,7 +54,7 @@ class ZipWriter:
         self.size = 0
         self.members = 0
         self._write = write
-        self._directory = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish() and close()
+        self._directory = Spool(memory=DIRECTORY_MEMORY)
         moment = moment or datetime.now(UTC)
         self._time = moment.hour << 11 | moment.minute << 5 | moment.second // 2
         self._date = max(0, moment.year - 1980) << 9 | moment.month << 5 | moment.day
@@ -92,9 +93,7 @@ class ZipWriter:
         if pack:
             self._emit(pack.flush())
         if count != size:
-            raise ArchiveError(
-                f"{name} changed while it was read", expected=f"{size:,} bytes", found=f"{count:,} bytes"
-            )
+            raise changed_while_read(name, size, count)
         packed = self.size - start
         layout = "<IIQQ" if size >= ZIP64_FROM else "<IIII"
         self._emit(struct.pack(layout, 0x08074B50, crc, packed, count))
@@ -103,8 +102,8 @@ class ZipWriter:
     def finish(self) -> None:
         """Write the central directory and end the file."""
         start = self.size
-        self._directory.seek(0)
-        while chunk := self._directory.read(1 << 20):
+        self._directory.finish()
+        for chunk in self._directory.unpacked():
             self._emit(chunk)
         self._directory.close()
         length = self.size - start
@@ -161,3 +160,14 @@ class ZipWriter:
         if data:
             self._write(data)
             self.size += len(data)
+
+
+def changed_while_read(name: str, expected: int, found: int) -> ArchiveError:
+    """Say that a file is not as long as it was when it was opened."""
+    return ArchiveError(
+        f"{name} changed while it was read",
+        expected=f"{expected:,} bytes",
+        found=f"{found:,} bytes",
+        kept="no backup was written",
+        hint="run it again; what changes in place is not content-addressed: say so in the inventory",
+    )

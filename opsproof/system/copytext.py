@@ -114,7 +114,13 @@ class _Splitter:
 
     def take(self, data: bytes) -> bytes | None:
         """Take data up to the end of the block; return what follows it, or None when more is needed."""
-        window = self._window + data
+        window, start = self._window + data[: len(END)], 1
+        if len(data) > len(END) and window.find(END) < 0:
+            # No end begins in what was kept: what is new can be looked through where it is.
+            self._block.add(window, 1, len(self._window))
+            window, start = data, 0
+        else:
+            window = self._window + data
         if data:
             self.is_between = False
         # Most pieces hold no end, and looking for it from behind is twice as fast; for a lone backslash, twenty times.
@@ -122,10 +128,10 @@ class _Splitter:
         if end < 0:
             # Keep what could be the beginning of an END; its first byte is the line feed of the last row.
             keep = max(1, min(len(window), len(END) - 1))
-            self._block.add(window, 1, len(window) - keep + 1)
+            self._block.add(window, start, len(window) - keep + 1)
             self._window = window[-keep:]
             return None
-        self._block.add(window, 1, end + 1)
+        self._block.add(window, start, end + 1)
         self.content = self._block.content()
         rest = window[end + len(END) :]
         self._block, self._window = _Block(counting=self._counting), b"\n"

@@ -9,12 +9,12 @@ meanwhile is copied again after the dump.
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import IO, cast
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from opsproof.errors import CommandFailed, FilestoreError
 from opsproof.system.host import Host
@@ -22,10 +22,7 @@ from opsproof.system.pipe import READ_BYTES
 from opsproof.target import FilestoreSettings
 
 HOURS = 3600.0
-# tarfile copies what is left of its buffer at every read: a big one costs more than it saves.
-TAR_BYTES = 1 << 16
 VANISHED = ": No such file or directory"
-CHANGED = ": file changed as we read it"
 UNKNOWN = "UNKNOWN"
 FROZEN = ".{name}.opsproof-frozen"
 SETTLING_ROUNDS = 5
@@ -140,23 +137,10 @@ class Filestore:
         Raises:
             FilestoreError: A file cannot be read.
         """
-        argv = ("tar", "--create", "--file=-", "--sort=name", "--hard-dereference", f"--directory={self.frozen}", ".")
-        with self.host.pipe(*argv) as pipe:
-            with tarfile.open(fileobj=cast("IO[bytes]", pipe), mode="r|", bufsize=TAR_BYTES) as tar:
-                for member in tar:
-                    tar.members.clear()  # type: ignore[attr-defined] # it keeps every header otherwise
-                    path = str(PurePosixPath(member.name))
-                    if member.issym():
-                        yield FileHeader(path, 0, member.linkname), iter(())
-                    elif member.isreg():
-                        content = tar.extractfile(member)
-                        yield FileHeader(path, member.size, None), _chunks(content)
-            while pipe.read():
-                pass
-            try:
-                pipe.finish(harmless=CHANGED)
-            except CommandFailed as error:
-                raise self._explain(error, "read") from error
+        try:
+            yield from _files_in(str(self.frozen), "")
+        except OSError as error:
+            raise self._explain(CommandFailed("a file cannot be read", found=str(error)), "read") from error
 
     def _gather(self) -> None:
         # --force: a file that was removed and came again since the first pass is another one of the same name.
@@ -247,6 +231,16 @@ class Digest:
         return self._sha256.hexdigest()
 
 
-def _chunks(content: IO[bytes] | None) -> Iterator[bytes]:
-    while content is not None and (chunk := content.read(READ_BYTES)):
-        yield chunk
+def _files_in(folder: str, prefix: str) -> Iterator[tuple[FileHeader, Iterator[bytes]]]:
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        path = prefix + entry.name
+        if entry.is_symlink():
+            link = os.readlink(entry.path)  # noqa: PTH115 - a Path would tidy up what it says
+            yield FileHeader(path, 0, link), iter(())
+        elif entry.is_dir():
+            yield from _files_in(entry.path, path + "/")
+        elif entry.is_file():
+            with Path(entry.path).open("rb", buffering=0) as file:
+                yield FileHeader(path, os.fstat(file.fileno()).st_size, None), iter(partial(file.read, READ_BYTES), b"")

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,12 @@ from opsproof.errors import (
     OpsproofError,
     PermissionDenied,
 )
-from opsproof.journal import Journal, Progress
 from opsproof.system.dump import Clients
 from opsproof.target import DatabaseAddress
 from tests.lab.captured import captured, children, clients_of, contents_of, leaving_nothing
+from tests.lab.moment import at_the_moment
 from tests.lab.postgres_server import PostgresServer
+from tests.lab.watcher import ProcessWatcher
 
 REPOSITORY = Path(__file__).parents[2]
 BIG = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 16) AS x FROM generate_series(1, 150000) n"
@@ -56,30 +58,15 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def once_it_flows(act: Callable[[], object], after: int = 1 << 20) -> Journal:
-    """Return a journal that acts once, when so many bytes have been dumped."""
-    journal = Journal()
-    acted = False
-
-    def listen(progress: Progress) -> None:
-        nonlocal acted
-        if progress.done >= after and not acted:
-            acted = True
-            act()
-
-    journal.listen(listen)
-    return journal
-
-
-def process_named(name: str) -> int:
-    """Return the one process of ours that runs a program."""
-    found = []
+def process_named(name: str) -> int | None:
+    """Return the process of ours that runs a program and has moved a megabyte, or None."""
     for pid in children():
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
-        if command.rsplit("/", 1)[-1] == name:
-            found.append(pid)
-    (pid,) = found
-    return pid
+        with suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+            counts = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+            if command.endswith(f"/{name}") and int(counts["rchar"]) + int(counts["wchar"]) > 1 << 20:
+                return pid
+    return None
 
 
 @pytest.mark.parametrize("program", ["pg_dump", "pg_restore", "psql"])
@@ -87,22 +74,29 @@ def test_a_program_that_is_killed_while_it_works(
     program: str, postgres: PostgresServer, big: DatabaseAddress, temporary: Path
 ) -> None:
     clients = clients_of(postgres, big)
-    journal = once_it_flows(lambda: os.kill(process_named(program), signal.SIGKILL))
+
+    def kill() -> None:
+        os.kill(process_named(program) or 0, signal.SIGKILL)
+
     with leaving_nothing(temporary):
         with (
+            at_the_moment(lambda: process_named(program) is not None, kill),
             pytest.raises(DumpError, match=f"{program} was killed by signal 9") as caught,
-            captured(clients, journal=journal),
+            captured(clients),
         ):
             pass
         assert "no backup was written" in caught.value.kept
 
 
+COPYING = "FROM pg_stat_activity WHERE datname = 'big' AND state = 'active' AND query LIKE"
+
+
 @pytest.mark.parametrize(
     ("session", "error"),
     [
-        ("query LIKE '%%TO stdout;'", DumpError),
-        ("query LIKE '%%TO STDOUT;'", DumpError),
-        ("state = 'idle in transaction'", OpsproofError),
+        ("query LIKE '%TO stdout;'", DumpError),
+        ("query LIKE '%TO STDOUT;'", DumpError),
+        ("xact_start = (SELECT min(xact_start) FROM pg_stat_activity WHERE datname = 'big')", OpsproofError),
     ],
     ids=["pg_dump's", "psql's", "the snapshot's"],
 )
@@ -110,11 +104,23 @@ def test_a_connection_that_is_cut(
     session: str, error: type[OpsproofError], postgres: PostgresServer, big: DatabaseAddress, temporary: Path
 ) -> None:
     clients = clients_of(postgres, big)
-    query = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'big' AND {session}"
+    own = "%TO STDOUT;" if "STDOUT" in session else "%TO stdout;"
     cut: list[tuple[bool]] = []
     with postgres.connect() as connection:
-        journal = once_it_flows(lambda: cut.extend(connection.execute(query.replace("%%", "%").encode()).fetchall()))
-        with leaving_nothing(temporary), pytest.raises(error) as caught, captured(clients, journal=journal):
+
+        def is_copying() -> bool:
+            return bool(connection.execute(f"SELECT {COPYING} '{own}'".encode()).fetchall())
+
+        def cut_off() -> None:
+            query = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'big' AND {session}"
+            cut.extend(connection.execute(query.encode()).fetchall())
+
+        with (
+            leaving_nothing(temporary),
+            at_the_moment(is_copying, cut_off),
+            pytest.raises(error) as caught,
+            captured(clients),
+        ):
             pass
     assert cut == [(True,)]
     assert isinstance(caught.value, (DumpError, ConnectionFailed))
@@ -124,8 +130,12 @@ def test_a_connection_that_is_cut(
 def test_a_database_that_is_dropped_meanwhile(postgres: PostgresServer, temporary: Path) -> None:
     address = postgres.create_database("vanishing", BIG)
     clients = clients_of(postgres, address)
-    journal = once_it_flows(lambda: postgres.drop_database("vanishing"))
-    with leaving_nothing(temporary), pytest.raises((DumpError, ConnectionFailed)), captured(clients, journal=journal):
+    with (
+        leaving_nothing(temporary),
+        at_the_moment(lambda: process_named("pg_dump") is not None, lambda: postgres.drop_database("vanishing")),
+        pytest.raises((DumpError, ConnectionFailed)),
+        captured(clients),
+    ):
         pass
     with (
         leaving_nothing(temporary),
@@ -255,12 +265,7 @@ def test_a_temporary_folder_that_is_gone(
 
 def test_no_password_is_in_any_argument(postgres: PostgresServer, big: DatabaseAddress) -> None:
     clients: Clients = clients_of(postgres, big)
-    seen: list[bytes] = []
-    journal = Journal()
-    journal.listen(lambda _: seen.extend(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children()))
-    with captured(clients, journal=journal):
+    with ProcessWatcher([postgres.password]) as watcher, captured(clients):
         pass
-    commands = b"\n".join(seen)
-    assert b"pg_dump" in commands
-    assert b"psql" in commands
-    assert postgres.password.encode() not in commands
+    assert {"pg_dump", "pg_restore", "psql"} <= watcher.seen
+    assert watcher.found == set()

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -91,6 +92,17 @@ def test_files_of_somebody_else_cannot_be_linked() -> None:
         shutil.rmtree(folder)
 
 
+@contextmanager
+def acting_as(account: int) -> Iterator[None]:
+    """Let this process read files with the rights of an account: files are read where they are, not by a command."""
+    own = os.geteuid()
+    os.seteuid(account)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+
+
 @pytest.fixture
 def ordinary() -> Iterator[tuple[Path, Host]]:
     """A filestore and a host as an ordinary account sees them, whoever runs the test."""
@@ -120,7 +132,7 @@ def test_a_file_that_may_not_be_read(ordinary: tuple[Path, Host]) -> None:
     copied.thaw()
     # A link needs no right to read: what cannot be read is found out when it is streamed.
     linked.freeze()
-    with pytest.raises(FilestoreError, match="could not be read") as caught:
+    with pytest.raises(FilestoreError, match="could not be read") as caught, acting_as(live.stat().st_uid):
         read_all(linked)
     assert "Permission denied" in caught.value.found
     linked.thaw()

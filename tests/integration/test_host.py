@@ -104,8 +104,8 @@ class TestPipe:
         with HOST.pipe("sh", "-c", "head -c 1000000 /dev/zero; sleep 0.2; printf end") as pipe:
             pieces = list(iter(lambda: pipe.read(300_000), b""))
             pipe.finish()
-        assert [len(piece) for piece in pieces] == [300_000, 300_000, 300_000, 100_003]
-        assert pieces[-1].endswith(b"end")
+        assert max(len(piece) for piece in pieces) <= 300_000
+        assert b"".join(pieces) == bytes(1_000_000) + b"end"
 
     def test_a_failure_after_all_output_is_an_error(self) -> None:
         with HOST.pipe("sh", "-c", "echo plausible; echo why >&2; exit 1") as pipe:
@@ -120,20 +120,6 @@ class TestPipe:
             with pytest.raises(CommandFailed) as caught:
                 pipe.finish()
         assert caught.value.found.splitlines() == [str(number) for number in range(199_961, 200_001)]
-
-    def test_a_harmless_complaint_is_no_failure(self) -> None:
-        with HOST.pipe("sh", "-c", "echo 'a: changed' >&2; echo 'b: changed' >&2; exit 1") as pipe:
-            pipe.read()
-            pipe.finish(harmless=": changed")
-
-    @pytest.mark.parametrize(
-        "script", ["echo 'a: changed' >&2; echo 'b: gone' >&2; exit 1", "exit 1", "echo 'a: changed' >&2; exit 2"]
-    )
-    def test_anything_more_than_the_harmless_is_one(self, script: str) -> None:
-        with HOST.pipe("sh", "-c", script) as pipe:
-            pipe.read()
-            with pytest.raises(CommandFailed):
-                pipe.finish(harmless=": changed")
 
     def test_input_known_beforehand_may_be_more_than_a_pipe_holds(self) -> None:
         data = os.urandom(5_000_000)
