@@ -9,9 +9,3 @@ storage      the store and the customer
 variables    DATABASE_URL and PG*
 application  the application's own setting of its database
 """
-
-from __future__ import annotations
-
-from opsproof.inventory.loading import find_inventory, list_environments, load_environment
-
-__all__ = ["find_inventory", "list_environments", "load_environment"]

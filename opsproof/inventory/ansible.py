@@ -19,6 +19,7 @@ from pathlib import Path
 from opsproof.errors import CommandTimeout, ConfigurationError, ProgramMissing
 from opsproof.inventory.files import is_encrypted, variable_files, where_is
 
+_FILE_NAMES = ("hosts.yml", "hosts.yaml")
 _TIMEOUT = 120.0
 _OVERRIDES = {
     # The answer is read by a program: no colours, no other callbacks, no merging switched off.
@@ -78,25 +79,55 @@ class AnsibleInventory:
         return where_is(self.path, host, self.groups_of(host), keys)
 
 
-def read_inventory(path: Path, environ: Mapping[str, str]) -> AnsibleInventory:
-    """Read an inventory with its group_vars and host_vars.
+def find_inventory(folder: Path) -> Path | None:
+    """Return the inventory of a working directory, hosts.yml, or None if there is none."""
+    return next((folder / name for name in _FILE_NAMES if (folder / name).is_file()), None)
+
+
+class Reading:
+    """An inventory that Ansible has begun to read, which takes a third of a second; `finish` waits for it.
 
     Args:
         path: The file; a directory or anything else that Ansible's `-i` takes as a path works too.
         environ: Ansible's environment: ANSIBLE_CONFIG, ANSIBLE_VAULT_PASSWORD_FILE and the like work.
 
     Raises:
-        ConfigurationError: It is not there, or Ansible cannot read it; file and line where Ansible says them.
+        ConfigurationError: It is not there.
         ProgramMissing: There is no ansible-core.
     """
-    if not path.exists():
-        raise ConfigurationError(
-            f"There is no inventory {path}",
-            expected="an Ansible inventory",
-            found="no such file",
-            hint="give its path: --inventory=PATH, or start from the example: cp hosts.example.yml hosts.yml",
-        )
-    done = _run("ansible-inventory", ["-i", str(path.absolute()), "--list"], environ)
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        if not path.exists():
+            raise ConfigurationError(
+                f"There is no inventory {path}",
+                expected="an Ansible inventory",
+                found="no such file",
+                hint="give its path: --inventory=PATH, or start from the example: cp hosts.example.yml hosts.yml",
+            )
+        self.path = path
+        self._environ = environ
+        self._command = _Command("ansible-inventory", ["-i", str(path.absolute()), "--list"], environ)
+
+    def finish(self) -> AnsibleInventory:
+        """Return the inventory with its group_vars and host_vars.
+
+        Raises:
+            ConfigurationError: Ansible cannot read it; file and line where Ansible says them.
+            CommandTimeout: Ansible does not end.
+        """
+        return _read_answer(self.path, self._command.finish(), self._environ)
+
+    def abandon(self) -> None:
+        """End what nobody waits for."""
+        self._command.abandon()
+
+
+def read_inventory(path: Path, environ: Mapping[str, str]) -> AnsibleInventory:
+    """Read an inventory with its group_vars and host_vars; arguments and errors are those of `Reading`."""
+    return Reading(path, environ).finish()
+
+
+def _read_answer(path: Path, done: subprocess.CompletedProcess[str], environ: Mapping[str, str]) -> AnsibleInventory:
     if done.returncode != 0:
         raise _unreadable(path, done.stderr, environ)
     try:
@@ -140,37 +171,56 @@ def resolve(
     return {host: {name: _without_marks(value) for name, value in own.items()} for host, own in values.items()}
 
 
-def _run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    # The virtual environment's own comes first: it is the one that was installed with this package.
-    beside = Path(sys.executable).parent / program
-    found = str(beside) if beside.is_file() else shutil.which(program, path=environ.get("PATH"))
-    if found is None:
-        raise ProgramMissing(
-            f"{program} is not there",
-            expected=f"{beside}, or {program} on PATH",
-            found="neither",
-            hint=f"install it beside this package: {sys.executable} -m pip install ansible-core",
-        )
-    try:
+class _Command:
+    """One of Ansible's commands, running."""
+
+    def __init__(self, program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+        # The virtual environment's own comes first: it is the one that was installed with this package.
+        beside = Path(sys.executable).parent / program
+        found = str(beside) if beside.is_file() else shutil.which(program, path=environ.get("PATH"))
+        if found is None:
+            raise ProgramMissing(
+                f"{program} is not there",
+                expected=f"{beside}, or {program} on PATH",
+                found="neither",
+                hint=f"install it beside this package: {sys.executable} -m pip install ansible-core",
+            )
+        self._shown = f"{program} {' '.join(arguments[:2])} --list"
         # A session of its own has no terminal, so that a vault's password is never waited for at a prompt.
-        return subprocess.run(
+        self._process = subprocess.Popen(
             [found, *arguments],
             env={**environ, **_OVERRIDES},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            timeout=_TIMEOUT,
             start_new_session=True,
-            check=False,
         )
-    except subprocess.TimeoutExpired:
-        raise CommandTimeout(
-            f"{program} did not end within {_TIMEOUT:.0f} s",
-            expected="an answer within a second or two",
-            found="none: a dynamic inventory or a vault's password script may be waiting for something",
-            hint=f"run it by hand: {program} {' '.join(arguments[:2])} --list",
-        ) from None
+
+    def finish(self) -> subprocess.CompletedProcess[str]:
+        try:
+            stdout, stderr = self._process.communicate(timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise CommandTimeout(
+                f"{self._shown.split()[0]} did not end within {_TIMEOUT:.0f} s",
+                expected="an answer within a second or two",
+                found="none: a dynamic inventory or a vault's password script may be waiting for something",
+                hint=f"run it by hand: {self._shown}",
+            ) from None
+        finally:
+            self.abandon()
+        return subprocess.CompletedProcess(self._process.args, self._process.returncode, stdout, stderr)
+
+    def abandon(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        with self._process:
+            pass
+
+
+def _run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return _Command(program, arguments, environ).finish()
 
 
 def _ask(

@@ -27,13 +27,6 @@ from opsproof.inventory.storage import choose_store
 from opsproof.inventory.variables import NamedDatabase, database_of_environment, database_of_url, with_default_user
 from opsproof.target import Environment, Target
 
-_FILE_NAMES = ("hosts.yml", "hosts.yaml")
-
-
-def find_inventory(folder: Path) -> Path | None:
-    """Return the inventory of a working directory, hosts.yml, or None if there is none."""
-    return next((folder / name for name in _FILE_NAMES if (folder / name).is_file()), None)
-
 
 def load_environment(
     name: str,
@@ -42,6 +35,7 @@ def load_environment(
     environ: Mapping[str, str],
     only: Sequence[str] = (),
     settings: str | None = None,
+    reading: ansible.Reading | None = None,
 ) -> Environment:
     """Load an environment and validate everything that its targets say.
 
@@ -51,6 +45,7 @@ def load_environment(
         environ: The environment's variables; also what Ansible and the application's settings are run with.
         only: Names of the targets that `--target` chose; empty for all.
         settings: `module.path:attribute.attribute` of the application's database URL.
+        reading: The inventory, where Ansible has begun to read it already.
 
     Returns:
         An environment with at least one target.
@@ -67,7 +62,7 @@ def load_environment(
         stated = agreeing("the application", [*_known(stated), database_of_url(url, settings, environ=environ)])
     if inventory is None:
         return _environment_of_variables(name, stated, variables, only)
-    read = ansible.read_inventory(inventory, environ)
+    read = reading.finish() if reading else ansible.read_inventory(inventory, environ)
     hosts = _selected(name, _hosts_of(name, read), only)
     resolved = ansible.resolve(read, name, hosts, OUR_VARIABLES, environ)
     folder = (inventory if inventory.is_dir() else inventory.parent).absolute()

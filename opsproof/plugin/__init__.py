@@ -7,11 +7,6 @@ from __future__ import annotations
 
 pytest_plugins = [
     "opsproof.plugin.options",
-    "opsproof.plugin.run",
     "opsproof.plugin.listing",
-    "opsproof.plugin.steps",
-    "opsproof.plugin.interrupt",
-    "opsproof.plugin.console",
-    "opsproof.plugin.evidence",
-    "opsproof.plugin.fixtures",
+    "opsproof.plugin.startup",
 ]

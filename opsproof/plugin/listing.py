@@ -6,11 +6,7 @@ import sys
 
 import pytest
 
-from opsproof.archive.catalogue import list_backups
 from opsproof.errors import OpsproofError
-from opsproof.inventory import list_environments
-from opsproof.plugin.run import announcer, begin_run, choose_inventory, without_libpq_variables
-from opsproof.report import tables
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
@@ -18,6 +14,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     if not (config.getoption("--list-backups") or config.getoption("--list-targets")):
         return None
     config._do_configure()  # as pytest's own --markers does: plugins are configured, nothing is collected
+    from opsproof.plugin.run import without_libpq_variables  # only now: the start has loaded it beside Ansible
+
     try:
         with without_libpq_variables():
             print(_listing(config))
@@ -30,6 +28,11 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 
 def _listing(config: pytest.Config) -> str:
+    from opsproof.archive.catalogue import list_backups
+    from opsproof.inventory.loading import list_environments
+    from opsproof.plugin.run import announcer, begin_run, choose_inventory
+    from opsproof.report import tables
+
     run = begin_run(config, None)
     as_json = run.options.json
     if run.options.list_targets:

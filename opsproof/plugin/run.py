@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.inventory import find_inventory, load_environment
+from opsproof.inventory.ansible import find_inventory
+from opsproof.inventory.loading import load_environment
 from opsproof.journal import Journal, Redactor, open_private
 from opsproof.plugin.options import DEMO, Options, read_options
 from opsproof.plugin.redaction import redacted_records
+from opsproof.plugin.startup import reading_of
 from opsproof.procedures.backup import Outcome
 from opsproof.system.store import Store, open_store
 from opsproof.target import Environment, S3StoreSettings, Target
@@ -77,9 +79,11 @@ def begin_run(config: pytest.Config, action: str | None) -> Run:
         return config.stash[RUN]
     variables = config.stash[VARIABLES]
     options = read_options(config, variables.get("DRY_RUN", ""))
+    inventory = choose_inventory(options, announcer(config))
     environment = load_environment(
         options.environment,
-        inventory=choose_inventory(options, announcer(config)),
+        inventory=inventory,
+        reading=reading_of(config, inventory),
         environ=variables,
         only=options.targets,
         settings=options.settings,

@@ -22,7 +22,7 @@ from opsproof.demo import bucket, cluster
 from opsproof.demo.application.sample import ATTACHMENTS, CONTACTS, MESSAGES, ORDERS
 from opsproof.demo.processes import DemoProcess, find_processes
 from opsproof.demo.supervision import PROGRAMS, Supervisor
-from opsproof.inventory import load_environment
+from opsproof.inventory.loading import load_environment
 from opsproof.target import S3StoreSettings
 from tests.lab.demo_environment import Demo, demo_folder
 

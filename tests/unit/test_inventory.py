@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from opsproof.errors import ConfigurationError, ProgramMissing
-from opsproof.inventory import find_inventory, list_environments, load_environment
+from opsproof.inventory.ansible import find_inventory
+from opsproof.inventory.loading import list_environments, load_environment
 from opsproof.target import DirectoryStoreSettings, S3StoreSettings, Target
 
 EXAMPLE = Path(__file__).parents[2] / "hosts.example.yml"
@@ -451,13 +452,13 @@ def test_a_second_command_is_run_only_for_templates_of_ours(
 ) -> None:
     """Each command costs half a second, and a template that is not ours may be none that can be resolved."""
     commands = []
-    run = subprocess.run
+    start = subprocess.Popen
 
-    def counted(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def counted(command: list[str], **options: Any) -> subprocess.Popen[str]:
         commands.append(Path(command[0]).name)
-        return run(command, **options)
+        return start(command, **options)
 
-    monkeypatch.setattr("opsproof.inventory.ansible.subprocess.run", counted)
+    monkeypatch.setattr("opsproof.inventory.ansible.subprocess.Popen", counted)
 
     load_environment("prod", inventory=inventory(one_host(theirs="'{{ nope }}'")), environ=environ)
     assert commands == ["ansible-inventory"]

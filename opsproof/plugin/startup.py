@@ -1,0 +1,44 @@
+"""The start: Ansible reads the inventory, which takes a third of a second, while the rest of the plugin is loaded."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from opsproof.errors import OpsproofError
+from opsproof.inventory.ansible import Reading, find_inventory
+from opsproof.plugin.options import DEMO
+
+# What takes its time to load: database, archive and store come with it.
+MODULES = (
+    "opsproof.plugin.run",
+    "opsproof.plugin.steps",
+    "opsproof.plugin.interrupt",
+    "opsproof.plugin.console",
+    "opsproof.plugin.evidence",
+    "opsproof.plugin.fixtures",
+)
+READING = pytest.StashKey[Reading]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin to read the inventory of an environment that was named, and load the rest meanwhile."""
+    named = config.getoption("--inventory")
+    path = Path(named) if named else find_inventory(Path())
+    if path is not None and (named or config.getoption("--env") != DEMO):
+        with suppress(OpsproofError):  # whoever waits for it finds the same fault, and tells it
+            reading = Reading(path, os.environ)
+            config.stash[READING] = reading
+            config.add_cleanup(reading.abandon)
+    for module in MODULES:
+        config.pluginmanager.import_plugin(module)
+
+
+def reading_of(config: pytest.Config, inventory: Path | None) -> Reading | None:
+    """Return the reading of this inventory, if it was begun."""
+    reading = config.stash.get(READING, None)
+    return reading if reading is not None and reading.path == inventory else None
