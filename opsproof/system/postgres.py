@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from opsproof.errors import DatabaseError, OpsproofError
+from opsproof.intent import own_comment
 from opsproof.system.diagnosis import database_missing, explain_query_error, no_connection, refused_database
 from opsproof.target import DatabaseAddress
 
@@ -19,6 +23,9 @@ OLDEST_MAJOR = 13
 CONNECT_SECONDS = 10
 # Databases to ask for names from, when the one that is wanted does not answer.
 MAINTENANCE_DATABASES = ("postgres", "template1")
+NAME_BYTES = 63
+# What opsproof itself writes on a database is no part of it.
+OWN_SETTINGS = "opsproof."
 
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -113,7 +120,10 @@ def connect(
     except psycopg.Error as error:
         raise explain_query_error(address, error) from error
     finally:
-        connection.close()
+        try:
+            _end_statement(connection)
+        finally:
+            connection.close()
 
 
 def read_server(connection: Connection) -> Server:
@@ -140,35 +150,83 @@ def read_server(connection: Connection) -> Server:
 
 
 @contextmanager
-def hold_lock(address: DatabaseAddress) -> Iterator[None]:
+def maintenance(address: DatabaseAddress) -> Iterator[Connection]:
+    """Connect to the server without connecting to the target's database, which can then be renamed or dropped.
+
+    Each statement is a transaction of its own, until the caller opens one.
+
+    Raises:
+        ConnectionFailed: The server did not answer, or refused the login.
+        DatabaseError: The role may connect to no database but the target's own.
+    """
+    with connect(address, database=_maintenance_database(address)) as connection:
+        _settle(connection)
+        yield connection
+
+
+class Lock:
+    """The right to be the only run of opsproof at work on a database."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+
+    def check(self) -> None:
+        """Make sure that it is still held; a server that restarts, or a firewall, takes it away without a word.
+
+        Raises:
+            DatabaseError: It is lost.
+        """
+        try:
+            held = self._connection.execute(
+                "SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted"
+            ).fetchone()
+        except psycopg.Error as error:
+            raise self._lost(str(error).strip()) from error
+        if held is None:
+            raise self._lost("the session has no lock any more")
+
+    def _lost(self, found: str) -> DatabaseError:
+        return DatabaseError(
+            f"The lock on database {self._name!r} is lost",
+            expected="the connection that holds it",
+            found=found,
+            hint="look at the server's log; another run may have begun meanwhile",
+        )
+
+
+@contextmanager
+def hold_lock(address: DatabaseAddress, purpose: str = "") -> Iterator[Lock]:
     """Keep every other run of opsproof off this database for as long as the block lasts.
 
     The lock is the server's (an advisory one), so that it ends with the connection, however this process ends; and it
     is taken in one fixed database, since advisory locks are per database and the name of ours may change hands.
 
+    Args:
+        address: The database.
+        purpose: What the run does (`restore`), for whoever is kept off by it.
+
     Raises:
         DatabaseError: Another run holds it.
     """
     try:
-        with _connect(address, MAINTENANCE_DATABASES[0]) as probe:
-            probe.execute("SELECT 1")
-        place = MAINTENANCE_DATABASES[0]
-    except psycopg.OperationalError:
-        place = address.name
+        place = _maintenance_database(address)
+    except DatabaseError:
+        place = address.name  # `connect` says what is wrong, or a backup is still to be had
     with connect(address, database=place) as connection:
-        connection.autocommit = True
-        row = connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"opsproof {address.name}",)
-        ).fetchone()
+        _settle(connection)
+        connection.execute("SELECT set_config('application_name', %s, false)", (_session_name(purpose),))
+        key = f"opsproof {address.name}"
+        row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (key,)).fetchone()
         if row is None or not row[0]:
             raise DatabaseError(
                 f"Another run of opsproof is at work on database {address.name!r}",
                 expected="one run at a time",
-                found="the lock is taken: SELECT * FROM pg_locks WHERE locktype = 'advisory'",
+                found=_lock_holder(connection, key),
                 kept="nothing was changed",
                 hint="wait for the other run, or end it, then run this again",
             )
-        yield
+        yield Lock(connection, address.name)
 
 
 def list_databases(connection: Connection) -> tuple[str, ...]:
@@ -210,8 +268,8 @@ def describe_database(connection: Connection) -> DatabaseFacts:
         connection_limit=row[7],
         bytes=row[8],
         acl=tuple(row[9] or ()),
-        comment=row[10],
-        settings=tuple((role, line) for role, line in settings),
+        comment=own_comment(row[10]),
+        settings=tuple((role, line) for role, line in settings if not line.startswith(OWN_SETTINGS)),
         extensions=tuple((name, extension_version, schema) for name, extension_version, schema in extensions),
     )
 
@@ -226,6 +284,89 @@ def _connect(address: DatabaseAddress, name: str) -> Connection:
         client_encoding="UTF8",
         row_factory=tuple_row,
     )
+
+
+def _end_statement(connection: Connection) -> None:
+    """Have the server end a statement that a signal has left running.
+
+    Without its client it would go on for a while: a database would come into being, or change its name, after the
+    undo had looked for it.
+    """
+    copying = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
+    if connection.closed or connection.pgconn.transaction_status != TransactionStatus.ACTIVE:
+        return
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=CONNECT_SECONDS)
+        while (result := connection.pgconn.get_result()) is not None and result.status not in copying:
+            pass
+
+
+def _maintenance_database(address: DatabaseAddress) -> str:
+    """Return a database that is not the target's, and that lets us in: the same one for every run of a role."""
+    others: tuple[str, ...] = MAINTENANCE_DATABASES
+    tried: set[str] = {address.name}
+    failure: psycopg.OperationalError | None = None
+    for asked in (*MAINTENANCE_DATABASES, address.name):
+        try:
+            with _connect(address, asked) as connection:
+                if asked != address.name:
+                    return asked
+                others = list_databases(connection)
+        except psycopg.OperationalError as error:
+            failure = failure or error
+            tried.add(asked)
+            if isinstance(error, pg.ConnectionTimeout):
+                break
+    for name in others:
+        if name in tried:
+            continue
+        try:
+            with _connect(address, name):
+                return name
+        except psycopg.OperationalError:
+            continue
+    if failure is not None and others is MAINTENANCE_DATABASES:
+        raise _explain(address, address.name, failure) from failure
+    raise DatabaseError(
+        f"Role {address.user!r} can connect to no database on {address.server} but {address.name!r}",
+        expected="a database to work from while this one changes its name",
+        found=", ".join(map(repr, others)),
+        kept="nothing was changed",
+        hint=f"GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASES[0]} TO the role, and let it in in pg_hba.conf",
+    )
+
+
+def _settle(connection: Connection) -> None:
+    """Make a session fit to stand idle for hours between its statements."""
+    connection.autocommit = True
+    if connection.info.server_version >= 140000:
+        connection.execute("SELECT set_config('idle_session_timeout', '0', false)")
+
+
+def _session_name(purpose: str) -> str:
+    """Return `opsproof {purpose} {user}@{machine}` in as many bytes of ASCII as a session's name has."""
+    try:
+        account = getpass.getuser()
+    except (KeyError, OSError):
+        account = "unknown"  # an account without a name, as containers have them
+    words = f"opsproof {purpose} {account}@{socket.gethostname()}".split()
+    return " ".join(words).encode("ascii", "replace")[:NAME_BYTES].decode()
+
+
+def _lock_holder(connection: Connection, key: str) -> str:
+    row = connection.execute(
+        "SELECT pid, usename, application_name, backend_start FROM pg_locks JOIN pg_stat_activity USING (pid),"
+        " hashtextextended(%s, 0) AS key WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+        " AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND classid::bigint = (key >> 32) & 4294967295 AND objid::bigint = key & 4294967295",
+        (key,),
+    ).fetchone()
+    if row is None:
+        return "it ended just now"
+    pid, role, name, start = row
+    # Of another role's session an ordinary role sees everything but when it began.
+    since = f" since {start:%Y-%m-%d %H:%M:%S} UTC" if start else ""
+    return f"{name or 'a session'}{since} (role {role}, process {pid} of the server)"
 
 
 def _explain(address: DatabaseAddress, name: str, error: psycopg.OperationalError) -> OpsproofError:
