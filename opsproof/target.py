@@ -128,7 +128,9 @@ class Target:
     """One application of an environment: its database, its files, its services, and the store of its backups.
 
     `sources` tells for each setting where it came from (`dbname` -> `hosts.yml`), for the run's header; it never
-    holds a value.
+    holds a value. `services` are in the order in which they are started. `service_user` is whom they run as, and
+    `filestore_owner` (`user` or `user:group`) whose the files are, where the host itself does not tell. A `protected`
+    target is not changed without being asked for by name. `health_timeout` is in seconds.
     """
 
     name: str
@@ -147,6 +149,12 @@ class Target:
     pg_bindir: str | None = None
     fingerprint: Literal["full", "counts"] = "full"
     lock_timeout: float = 60.0
+    service_manager: Literal["systemd", "supervisor"] = "systemd"
+    supervisor_conf: str | None = None
+    service_user: str | None = None
+    filestore_owner: str | None = None
+    health_timeout: float = 60.0
+    protected: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

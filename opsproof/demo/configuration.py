@@ -61,7 +61,10 @@ def _inventory(folder: DemoFolder, state: State) -> str:
         "dbname": DATABASE,
         "odoo_conf": str(folder.odoo_conf),
         "customer": "demo",
-        "services": ["application", "writer"],
+        # Not the writer: it stands for the world outside, which goes on calling while the application is down.
+        "services": ["application"],
+        "service_manager": "supervisor",
+        "supervisor_conf": str(folder.supervisor_conf),
         "health_url": state.application_url + "/health",
         "alembic_ini": str(folder.alembic_ini),
         "pg_bindir": str(bindir(folder)),

@@ -6,7 +6,7 @@ Several sources of one setting have to agree; none of them silently wins.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +19,7 @@ from opsproof.odoo import OdooConf, default_data_dir, filestore_path, read_odoo_
 from opsproof.target import Connection, FilestoreSettings, Target
 
 _ODOO_USER = "odoo"
+_PRODUCTION = frozenset({"prod", "production"})
 
 
 def target_of_host(
@@ -30,6 +31,7 @@ def target_of_host(
     folder: Path,
     where: Callable[..., str],
     environ: Mapping[str, str],
+    groups: Collection[str] = (),
 ) -> tuple[NamedDatabase, Target]:
     """Return a host's target, and its database with the source that names it.
 
@@ -41,6 +43,7 @@ def target_of_host(
         folder: The inventory's folder, which relative paths are relative to.
         where: `where(key, key below it)` -> the file in which the host's variable stands.
         environ: What the application's settings are read with.
+        groups: The groups that the host is in: one of production's is protected by whatever group it is chosen.
 
     Raises:
         ConfigurationError: Something is missing or contradictory, or odoo.conf cannot be read.
@@ -54,7 +57,7 @@ def target_of_host(
     sources["database"] = database.origin
     sources.setdefault("dbname", database.origin)
     sources["filestore"] = filestore.origin if filestore else sources.get("filestore", "default")
-    for key in ("fingerprint", "lock_timeout"):
+    for key in ("fingerprint", "lock_timeout", "service_manager", "health_timeout", "protected"):
         sources.setdefault(key, "default")
     services = dict.fromkeys([*([own.odoo_service] if own.odoo_service else []), *own.services])
     target = Target(
@@ -74,9 +77,20 @@ def target_of_host(
         pg_bindir=own.pg_bindir,
         fingerprint=own.fingerprint,
         lock_timeout=own.lock_timeout,
+        service_manager=own.service_manager,
+        supervisor_conf=own.supervisor_conf,
+        service_user=own.service_user,
+        filestore_owner=own.filestore_owner,
+        health_timeout=own.health_timeout,
+        protected=is_protected(environment, *groups) if own.protected is None else own.protected,
         sources={**sources, **chosen.sources},
     )
     return database, target
+
+
+def is_protected(*names: str) -> bool:
+    """Tell whether a target is protected where nothing says so: one is whose environment or group is production's."""
+    return any(name.casefold() in _PRODUCTION for name in names)
 
 
 def _connection(host: str, own: HostVariables) -> Connection:

@@ -15,7 +15,7 @@ from pathlib import Path
 from opsproof.errors import ConfigurationError
 from opsproof.inventory import ansible
 from opsproof.inventory.application import read_setting
-from opsproof.inventory.hosts import agreeing, target_of_host
+from opsproof.inventory.hosts import agreeing, is_protected, target_of_host
 from opsproof.inventory.schema import (
     OUR_VARIABLES,
     HostVariables,
@@ -72,7 +72,14 @@ def load_environment(
         present = read.variables.get(host, {})
         own = validated_host(host, resolved[host], present, _places(read, host))
         database, target = target_of_host(
-            name, host, own, variables, folder=folder, where=_files(read, host), environ=environ
+            name,
+            host,
+            own,
+            variables,
+            folder=folder,
+            where=_files(read, host),
+            environ=environ,
+            groups=read.groups_of(host),
         )
         targets.append(target)
         databases.append(database)
@@ -180,6 +187,7 @@ def _environment_of_variables(
         database=database.address,
         store=chosen.store,
         customer=chosen.customer,
+        protected=is_protected(name),
         sources=sources,
     )
     return Environment(name=name, origin=stated.origin, targets=(one,))

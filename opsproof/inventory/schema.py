@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from opsproof.errors import ConfigurationError
 
 _NEAR = 0.85
+_USER = r"[^-:/\s][^:/\s]*"
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:[^\s]+")
 
 
@@ -52,6 +53,37 @@ def _prefix(prefix: str) -> str:
     return f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
 
+def _health(url: str) -> str:
+    if "@" in url.split("/")[2]:
+        raise ValueError("must have neither user nor password: it is shown in reports")
+    return url
+
+
+def _service_name(name: str) -> str:
+    # `group:*` is supervisor's; any other pattern would take in services of somebody else's.
+    if name.startswith("-") or re.search(r"[\s*?\[]", name.removesuffix(":*")):
+        raise ValueError("must be the name of one service, without blanks and without a pattern")
+    return name
+
+
+def _user(user: str) -> str:
+    if not re.fullmatch(_USER, user):
+        raise ValueError("must be the name of a user")
+    return user
+
+
+def _owner(owner: str) -> str:
+    if not re.fullmatch(f"{_USER}(:{_USER})?", owner):
+        raise ValueError("must be a user, or user:group")
+    return owner
+
+
+def _supervisors(path: str, info: ValidationInfo) -> str:
+    if info.data.get("service_manager") == "systemd":
+        raise ValueError("is for supervisor: add `service_manager: supervisor`, or take it out")
+    return path
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -64,6 +96,8 @@ Text = Annotated[str, Field(min_length=1)]
 Absolute = Annotated[str, AfterValidator(_absolute)]
 Web = Annotated[str, AfterValidator(_http)]
 BucketName = Annotated[str, AfterValidator(_bucket)]
+HealthPage = Annotated[Web, AfterValidator(_health)]
+ServiceName = Annotated[Text, AfterValidator(_service_name)]
 CustomerName = Annotated[str, AfterValidator(_name_in_a_path)]
 
 
@@ -100,8 +134,14 @@ class HostVariables(_Ours):
 
     dbname: Text | None = None
     odoo_conf: Absolute | None = None
-    odoo_service: Text | None = None
-    services: Annotated[tuple[Text, ...], BeforeValidator(_listed)] = ()
+    odoo_service: ServiceName | None = None
+    services: Annotated[tuple[ServiceName, ...], BeforeValidator(_listed)] = ()
+    service_manager: Literal["systemd", "supervisor"] = "systemd"
+    # After service_manager, which it is held against.
+    supervisor_conf: Annotated[Absolute, AfterValidator(_supervisors)] | None = None
+    service_user: Annotated[str, AfterValidator(_user)] | None = None
+    filestore_owner: Annotated[str, AfterValidator(_owner)] | None = None
+    protected: bool | None = None
     deploy_user: Text | None = None
     deploy_folder: Text | None = None
     database_url: Text | None = None
@@ -109,7 +149,8 @@ class HostVariables(_Ours):
     alembic_ini: Text | None = None
     backup_dir: Text | None = None
     customer: CustomerName | None = None
-    health_url: Web | None = None
+    health_url: HealthPage | None = None
+    health_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     fingerprint: Literal["full", "counts"] = "full"
     pg_bindir: Absolute | None = None
     lock_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0

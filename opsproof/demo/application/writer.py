@@ -39,7 +39,7 @@ class Writer:
         """Write what is due at this beat.
 
         Raises:
-            OSError, http.client.HTTPException: The application does not answer.
+            OSError, http.client.HTTPException: The application does not answer, or not as it should.
         """
         if number % _BEATS_PER_LOOK == 0:
             self._keep_bounds()
@@ -78,7 +78,10 @@ class Writer:
         told = response.read()
         if response.status >= 300:
             raise http.client.HTTPException(f"{method} {path}: HTTP {response.status} {told[:200]!r}")
-        return json.loads(told)
+        try:
+            return json.loads(told)
+        except ValueError as error:
+            raise http.client.HTTPException(f"{method} {path}: {told[:200]!r} is not JSON") from error
 
 
 def main() -> None:
