@@ -128,11 +128,11 @@ def read_odoo_conf(path: str) -> OdooConf:
             found=f"a byte that is not UTF-8 at position {error.start}",
             hint=f"convert it: iconv -f latin1 -t utf-8 {path}",
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL, or with what no file name can be
         raise ConfigurationError(
-            f"odoo.conf cannot be read: {path}",
+            f"odoo.conf cannot be read: {path.encode(errors='backslashreplace').decode()}",
             expected=expected,
-            found=error.strerror or type(error).__name__,
+            found=getattr(error, "strerror", None) or str(error),
             hint=f"let this user read it: setfacl -m u:$(id -un):r {path}",
         ) from error
     return parse_odoo_conf(text, path)
@@ -229,12 +229,13 @@ def is_attachment_name(name: str) -> bool:
 
 
 def _port(text: str, path: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+    # Python refuses to convert thousands of digits.
+    if text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536:
         return int(text)
     raise ConfigurationError(
         f"db_port in {path} is not a port",
         expected="a number from 1 to 65535",
-        found=text,
+        found=text[:40],
         hint="correct db_port, or take the line out for 5432",
     )
 

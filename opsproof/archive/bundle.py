@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from isal import isal_zlib
 
 from opsproof.archive.manifest import Listing, Member
+from opsproof.archive.paths import PathLedger
 from opsproof.archive.spool import Spool
 from opsproof.archive.zipstream import ZipWriter, changed_while_read
+from opsproof.errors import ArchiveError, FilestoreError
 from opsproof.odoo import is_attachment_name
 from opsproof.system.filestore import Digest, FileHeader
 
@@ -122,6 +124,7 @@ class Bundle:
         path = f"filestore/{header.path}"
         digest = Digest()
         if header.link is not None:
+            self._require_restorable(path, header.link)
             target = header.link.encode("utf-8", "surrogateescape")
             self._zip.add_bytes(path, target, compress=False, link=True)
             sha256 = hashlib.sha256(target).hexdigest()
@@ -137,6 +140,21 @@ class Bundle:
             stream = _rejoin(first, content)
             self._zip.add_stream(path, stream, header.size, compress=_is_compressible(first))
         return self._list(Member(path=path, bytes=header.size, sha256=digest.sha256)), digest.sha1
+
+    def _require_restorable(self, path: str, link: str) -> None:
+        """Refuse a link that leads out of the filestore: what it names is in no backup, and nobody may follow it."""
+        ledger = PathLedger()
+        try:
+            ledger.add(path, link)
+            ledger.finish()
+        except ArchiveError as error:
+            raise FilestoreError(
+                error.summary,
+                expected=error.expected,
+                found=error.found,
+                kept="no backup was written",
+                hint="put what it points to in its place, or take it out of the filestore",
+            ) from error
 
     def _list(self, member: Member) -> Member:
         self._listed.write(self._listing.line(member))

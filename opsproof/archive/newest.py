@@ -1,0 +1,170 @@
+"""The newest backup of somebody's in a store, without reading every sidecar there, and without missing one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from opsproof.archive.absence import Place, Reason, Tally, show_time
+from opsproof.archive.catalogue import ENDINGS, READ_AT_ONCE, SIDECAR, Entry, sidecar_name
+from opsproof.archive.manifest import SEED_STAMP, STAMP, Sidecar, is_backup_of, read_sidecar
+from opsproof.errors import ArchiveError, StoreDenied, StoreError, StoreUnreachable
+from opsproof.system.store import Listing, Store
+
+STAMPS = (
+    (re.compile(r"_(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_\d+)?\.zip"), STAMP),
+    (re.compile(r"_(\d{8}_\d{6})(?:_\d+)?\.sql"), SEED_STAMP),
+)
+# A snapshot is older than the object that holds it, as far as the clocks of server and store agree.
+CLOCKS_DIFFER_BY = timedelta(days=1)
+NO_MANIFEST = "no manifest beside it"
+MISMATCH = "its manifest is that of"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search came to.
+
+    Attributes:
+        found: The newest backup that may be taken; None if there is none.
+        unverified: A backup by its name of the same database, newer than `found`, that does not count.
+        tally: What was passed over.
+    """
+
+    found: Entry | None
+    unverified: Entry | None
+    tally: Tally
+
+
+def find_newest(place: Place, at: datetime | None) -> Search:
+    """Find the newest verified backup, by its manifest's time, that is no safety backup.
+
+    Sidecars are read from the newest object on, eight at once, until no object that is left can hold a newer snapshot.
+
+    Args:
+        place: Where, and whose.
+        at: The backup may not be newer than this.
+
+    Raises:
+        StoreError: The store cannot be listed, or a sidecar that is there cannot be read: an older backup is never
+            taken in place of one that could not be looked at.
+    """
+    listed = {one.name: one for one in place.store.list()}
+    backups = [one for one in listed.values() if one.name.endswith(ENDINGS)]
+    backups.sort(key=lambda one: (_latest_moment(one), one.name), reverse=True)
+    held = {sidecar_name(one.name.rsplit(".", 1)[0]) for one in backups}
+    tally = Tally(orphans=sum(name.endswith(SIDECAR) and name not in held for name in listed))
+    best: Entry | None = None
+    unverified: Entry | None = None
+
+    def describe(one: Listing) -> Entry:
+        return describe_backup(place.store, one, has_sidecar=sidecar_name(one.name.rsplit(".", 1)[0]) in listed)
+
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        for start in range(0, len(backups), READ_AT_ONCE):
+            batch = backups[start : start + READ_AT_ONCE]
+            if best is not None and taken_of(best) > _latest_moment(batch[0]):
+                break
+            for entry in pool.map(describe, batch):
+                objection = _objection(entry, place, at)
+                if objection is None:
+                    best = max(best or entry, entry, key=lambda one: (taken_of(one), one.id))
+                    continue
+                tally.add(objection[0], entry, objection[1])
+                if not entry.is_verified and _is_own_by_name(entry, place, at):
+                    unverified = max(unverified or entry, entry, key=taken_of)
+    if best is not None and unverified is not None and taken_of(unverified) <= taken_of(best):
+        unverified = None
+    return Search(best, unverified, tally)
+
+
+def describe_backup(store: Store, listed: Listing, *, has_sidecar: bool) -> Entry:
+    """Return a backup with its sidecar, if that is there and is its own.
+
+    Unlike a listing, which shows what it can, this raises where a sidecar could not be looked at.
+
+    Raises:
+        StoreError: The sidecar is there and cannot be read.
+    """
+    stem = listed.name.rsplit(".", 1)[0]
+    sidecar, problem = None, NO_MANIFEST
+    if has_sidecar:
+        name = sidecar_name(stem)
+        try:
+            sidecar = read_sidecar(store.get_small(name), name)
+            problem = mismatch(sidecar, listed.name, listed.bytes)
+        except ArchiveError as error:
+            problem = error.summary
+        except (StoreDenied, StoreUnreachable):
+            raise
+        except StoreError:
+            if store.exists(name):
+                raise
+            # Retention removes the sidecar first: the backup is on its way out.
+    return Entry(stem, listed.name, listed.bytes, listed.modified, None if problem else sidecar, problem)
+
+
+def mismatch(sidecar: Sidecar, name: str, size: int) -> str:
+    """Return why a sidecar does not describe the file beside it; empty if it does."""
+    # An .sql that was unpacked beside its bundle shares the name of the bundle's sidecar.
+    if sidecar.name.rpartition(".")[2] != name.rpartition(".")[2]:
+        return f"{MISMATCH} {sidecar.name}"
+    return "" if sidecar.bytes == size else f"{size:,} bytes, but its manifest says {sidecar.bytes:,}"
+
+
+def taken_of(entry: Entry) -> datetime:
+    """Return when the snapshot was taken; of an unverified backup what its name says, or when it was written."""
+    if entry.sidecar is not None:
+        taken = entry.sidecar.manifest.taken
+        return taken if taken.tzinfo else taken.replace(tzinfo=UTC)
+    return _stamp(entry.name) or entry.modified or datetime.min.replace(tzinfo=UTC)
+
+
+def way_to_unverified(entry: Entry, place: Place) -> str:
+    """Return what to do about a backup that does not count."""
+    if entry.problem != NO_MANIFEST:
+        return f"take a new backup: pytest actions/test_backup.py --env={shlex.quote(place.keeper.environment)}"
+    return f"--backup={shlex.quote(place.store.location + entry.name)}   takes {entry.id} as it is, unverified"
+
+
+def _objection(entry: Entry, place: Place, at: datetime | None) -> tuple[Reason, str] | None:
+    """Return why a backup may not be taken, and what to type to take it all the same; None if it may be."""
+    by_id = f"--backup={shlex.quote(entry.id)}"
+    if entry.sidecar is None:
+        return Reason(3, "never verified"), way_to_unverified(entry, place)
+    manifest, owner = entry.sidecar.manifest, place.owner
+    if not owner.owns(manifest):
+        return Reason(2, f"of {owner.describe_other(manifest)}"), owner.way_to(manifest)
+    if manifest.kind == "safety":
+        return Reason(1, "taken for safety"), f"{by_id}   takes that safety backup"
+    # A time is copied from a listing, which shows no fractions of a second.
+    if at is not None and taken_of(entry).replace(microsecond=0) > at:
+        return Reason(0, f"taken after {show_time(at)}", oldest=True), by_id
+    return None
+
+
+def _is_own_by_name(entry: Entry, place: Place, at: datetime | None) -> bool:
+    owner = place.owner
+    database = owner.database or place.keeper.database.name
+    return is_backup_of(entry.name, database, owner.environment) and (at is None or taken_of(entry) <= at)
+
+
+def _latest_moment(listed: Listing) -> datetime:
+    """Return the time after which this object's snapshot cannot have been taken."""
+    written = listed.modified + CLOCKS_DIFFER_BY
+    # A time of writing may be lost where files are copied about; the name says it, too.
+    stamp = _stamp(listed.name)
+    return written if stamp is None else max(written, stamp.replace(microsecond=999_999))
+
+
+def _stamp(name: str) -> datetime | None:
+    for pattern, form in STAMPS:
+        if shape := pattern.search(name):
+            try:
+                return datetime.strptime(shape[1], form).replace(tzinfo=UTC)
+            except ValueError:  # a 13th month
+                return None
+    return None
