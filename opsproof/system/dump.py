@@ -92,14 +92,14 @@ class Clients:
             snapshot: The id of an exported snapshot.
             lock_timeout: Seconds to wait for each table's lock.
         """
-        return self._pipe(
+        return self.start(
             "pg_dump",
             "--format=custom",
             "--compress=0",
             f"--snapshot={snapshot}",
             f"--lock-wait-timeout={lock_timeout * 1000:.0f}",
             "--no-password",
-            f"--dbname={self._conninfo()}",
+            f"--dbname={self.conninfo()}",
         )
 
     def read_dump(self) -> Pipe:
@@ -115,14 +115,14 @@ class Clients:
         for table in snapshot.tables:
             script += [table.statement, rb"\echo '\\.'"]
         script.append(b"COMMIT;\n")
-        return self._pipe(
+        return self.start(
             "psql",
             "--no-psqlrc",
             "--quiet",
             "--no-password",
             "--set=ON_ERROR_STOP=1",
             "--file=-",
-            f"--dbname={self._conninfo()}",
+            f"--dbname={self.conninfo()}",
             stdin=b"\n".join(script),
             env={"PGCLIENTENCODING": snapshot.encoding},
         )
@@ -133,7 +133,7 @@ class Clients:
         Raises:
             DumpError: pg_dumpall failed, or did not write to the end.
         """
-        arguments = ("--roles-only", "--no-role-passwords", "--no-password", f"--dbname={self._conninfo()}")
+        arguments = ("--roles-only", "--no-role-passwords", "--no-password", f"--dbname={self.conninfo()}")
         program = self.programs.path("pg_dumpall")
         try:
             done = self.host.run(program, *arguments, env=self._environment(), timeout=300.0)
@@ -149,15 +149,18 @@ class Clients:
             )
         return done.stdout.encode(errors="surrogateescape")
 
-    def _pipe(
+    def start(
         self, program: str, *arguments: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None
     ) -> Pipe:
+        """Start one of the programs, with the password in its environment."""
         environment = {**self._environment(), **(env or {})}
         return self.host.pipe(self.programs.path(program), *arguments, env=environment, stdin=stdin)
 
-    def _conninfo(self) -> str:
+    def conninfo(self, options: str = "") -> str:
+        """Return the connection string, without the password; `options` are further settings of the session."""
         # As a connection string a name can neither be taken for an option nor for a connection string itself.
-        return self.address.conninfo(options=" ".join(f"-c {name}={value}" for name, value in PINNED.items()))
+        pinned = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
+        return self.address.conninfo(options=pinned + options)
 
     def _environment(self) -> dict[str, str]:
         environment = {"PGCONNECT_TIMEOUT": "10", "PGAPPNAME": "opsproof"}

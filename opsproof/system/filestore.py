@@ -87,6 +87,10 @@ class Filestore:
         owner, group = uid if owner == UNKNOWN else owner, gid if group == UNKNOWN else group
         return FilestoreFacts(str(self.path), owner, group, mode, *self._measure(self.path))
 
+    def exists(self) -> bool:
+        """Tell whether there is anything at all where the live folder should be."""
+        return self.host.run("test", "-e", str(self.path), accept=(0, 1)).status == 0
+
     def remove_leftover(self) -> bool:
         """Remove what a killed run left frozen; only where the target's lock is held. Tells whether there was any."""
         if self.host.run("test", "-e", str(self.frozen), accept=(0, 1)).status != 0:

@@ -1,0 +1,40 @@
+"""What an application needs to find once its database has changed: the files that its rows name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from opsproof.errors import ProofError
+from opsproof.odoo import ATTACHMENT_COLUMN, ATTACHMENT_TABLE
+from opsproof.system.postgres import Connection
+from opsproof.target import FilestoreSettings
+
+SHOWN = 10
+
+
+def check_files_of(connection: Connection, filestore: FilestoreSettings | None) -> int:
+    """Look whether every attachment that the database names is in the filestore. Return how many there are.
+
+    Args:
+        connection: To the database.
+        filestore: Where its files are; None where it keeps none.
+
+    Raises:
+        ProofError: More are missing than the inventory accepts.
+    """
+    if filestore is None or not filestore.content_addressed:
+        return 0
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (f"public.{ATTACHMENT_TABLE}",)).fetchone()
+    if row is None or not row[0]:
+        return 0
+    query = f"SELECT DISTINCT {ATTACHMENT_COLUMN} FROM public.{ATTACHMENT_TABLE} WHERE {ATTACHMENT_COLUMN} <> ''"  # noqa: S608
+    names = [name for (name,) in connection.execute(query.encode())]
+    missing = [name for name in names if not Path(filestore.path, name).is_file()]
+    if len(missing) > filestore.accept_missing:
+        raise ProofError(
+            f"{len(missing):,} attachments are not in the filestore",
+            expected=f"each of {len(names):,} files below {filestore.path}",
+            found=", ".join(sorted(missing)[:SHOWN]) + (" ..." if len(missing) > SHOWN else ""),
+            hint=f"check {filestore.origin}",
+        )
+    return len(names)
