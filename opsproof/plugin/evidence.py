@@ -12,6 +12,7 @@ from opsproof.errors import Interrupted, OpsproofError
 from opsproof.plugin.run import LOGGER, RUN
 from opsproof.plugin.steps import procedure_of
 
+RESTORED = ("backup", "location", "safety", "parked", "tables", "rows", "files_added", "files_repaired")
 PROPERTIES = ("id", "location", "bytes", "sha256", "tables", "rows", "files")
 
 
@@ -42,10 +43,23 @@ def pytest_runtest_makereport(
 
 
 def _add_outcome(item: pytest.Item) -> None:
+    _add_restored(item)
     backup = item.funcargs.get("backup") if isinstance(item, pytest.Function) else None
     outcome = getattr(backup, "outcome", None)
     if outcome is None:
         return
     values = asdict(outcome)
     item.user_properties += [(f"backup_{name}", values[name]) for name in PROPERTIES]
+    item.user_properties += [(f"seconds_{phase}", round(seconds, 3)) for phase, seconds in outcome.phases.items()]
+
+
+def _add_restored(item: pytest.Item) -> None:
+    restore = item.funcargs.get("restore") if isinstance(item, pytest.Function) else None
+    outcome = getattr(restore, "outcome", None)
+    if outcome is None:
+        return
+    values = asdict(outcome)
+    item.user_properties += [(f"restore_{name}", values[name]) for name in RESTORED]
+    outage = values["outage"]
+    item.user_properties += [(f"outage_{name}", round(seconds, 3)) for name, seconds in outage.items()]
     item.user_properties += [(f"seconds_{phase}", round(seconds, 3)) for phase, seconds in outcome.phases.items()]

@@ -10,6 +10,9 @@ from testinfra.host import Host as TestinfraHost
 
 from opsproof.plugin.run import RUN, Run
 from opsproof.procedures.backup import Backup
+from opsproof.procedures.examination import Request
+from opsproof.procedures.recover import Recover
+from opsproof.procedures.restore import Restore
 from opsproof.system.host import Host
 from opsproof.system.postgres import Connection, connect
 from opsproof.system.store import Store
@@ -56,6 +59,41 @@ def backup(run: Run, target: Target, store: Store) -> Iterator[Backup]:
         procedure.close()
     if procedure.outcome is not None:
         run.outcomes[target.name] = procedure.outcome
+
+
+@pytest.fixture(scope="class")
+def restore(run: Run, target: Target, store: Store) -> Iterator[Restore]:
+    """A restore of the target; what it did not bring to its end is taken back after the last step."""
+    options = run.options
+    request = Request(
+        backup=options.backup,
+        at=options.at,
+        source=run.source_of(target),
+        # A dry run changes nothing that would have to be confirmed.
+        confirmed=options.dry_run or target.name in options.confirm,
+        safety_backup=options.safety_backup,
+        in_place=options.in_place,
+        roles=options.role_map,
+    )
+    procedure = Restore(target, store, run.journal, request)
+    yield procedure
+    with _undoing(run, target):
+        procedure.close()
+    if procedure.outcome is not None:
+        run.restored[target.name] = procedure.outcome
+
+
+@pytest.fixture(scope="class")
+def recover(run: Run, target: Target, store: Store) -> Iterator[Recover]:
+    """The recovery of a target from a run that was killed, or the undo of the last restore."""
+    options = run.options
+    confirmed = options.dry_run or target.name in options.confirm
+    procedure = Recover(target, store, run.journal, undo=options.undo, confirmed=confirmed)
+    yield procedure
+    with _undoing(run, target):
+        procedure.close()
+    if procedure.verdict:
+        run.recovered[target.name] = procedure.verdict
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from opsproof.errors import ConfigurationError
 from opsproof.inventory.ansible import find_inventory
 from opsproof.inventory.loading import load_environment
 from opsproof.journal import Journal, Redactor, open_private
@@ -21,6 +22,7 @@ from opsproof.plugin.options import DEMO, Options, read_options
 from opsproof.plugin.redaction import redacted_records
 from opsproof.plugin.startup import reading_of
 from opsproof.procedures.backup import Outcome
+from opsproof.procedures.restore import RestoreOutcome
 from opsproof.system.store import Store, open_store
 from opsproof.target import Environment, S3StoreSettings, Target
 
@@ -33,16 +35,20 @@ LOGGER = "opsproof"
 class Run:
     """What lasts as long as the session.
 
-    `outcomes` and `plans` are what the terminal summary shows of each target.
+    `outcomes`, `restored`, `recovered` and `plans` are what the terminal summary shows of each target.
     """
 
     options: Options
     environment: Environment
     redactor: Redactor
     journal: Journal
+    inventory: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
     stores: dict[str, Store] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    restored: dict[str, RestoreOutcome] = field(default_factory=dict)
+    recovered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     plans: dict[str, list[str]] = field(default_factory=dict)
 
     def store(self, target: Target) -> Store:
@@ -50,6 +56,36 @@ class Run:
         if target.name not in self.stores:
             self.stores[target.name] = open_store(target.store, target.customer)
         return self.stores[target.name]
+
+    def source_of(self, target: Target) -> tuple[Target, Store] | None:
+        """Return whose backups `--from` names, and their store; None where it was not said.
+
+        Raises:
+            ConfigurationError: There is no such environment or target, or it is not said which of several.
+        """
+        source = self.options.source
+        if source is None:
+            return None
+        only = [source.target] if source.target else []
+        inventory = self.inventory
+        targets = load_environment(source.environment, inventory=inventory, environ=self.variables, only=only).targets
+        same = [one for one in targets if one.name == target.name]
+        if len(targets) > 1 and not same:
+            raise ConfigurationError(
+                f"--from={source.environment} does not say which target",
+                expected=" or ".join(f"--from={source.environment}/{one.name}" for one in targets),
+                found=f"{len(targets)} targets, none of them named {target.name}",
+                kept="nothing was changed",
+                hint=f"--from={source.environment}/{targets[0].name}",
+            )
+        chosen = same[0] if same else targets[0]
+        return chosen, self._open(chosen)
+
+    def _open(self, target: Target) -> Store:
+        store = open_store(target.store, target.customer)
+        for secret in store.secrets():
+            self.redactor.add(secret)
+        return store
 
     def target(self, name: str) -> Target:
         """Return a target by its name."""
@@ -92,7 +128,7 @@ def begin_run(config: pytest.Config, action: str | None) -> Run:
     for secret in _secrets(environment, variables):
         redactor.add(secret)
     journal = Journal(None, redactor)
-    run = Run(options, environment, redactor, journal)
+    run = Run(options, environment, redactor, journal, inventory, variables)
     if action is not None:
         stamp = datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
         run.journal, run.log = _begin_journal(options.logs, f"{action}_{options.environment}_{stamp}", redactor)

@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise what asks for a target with the targets of the environment."""
-    if TARGET not in metafunc.fixturenames:
+    if TARGET not in metafunc.fixturenames or not _asks_for_ours(metafunc):
         return
     names = []
     # A fault is found once and told once, after the collection, instead of once for each step.
@@ -55,6 +55,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         except OpsproofError as error:
             metafunc.config.stash[FAULT] = error
     metafunc.parametrize(TARGET, names, indirect=True, scope="class")
+
+
+def _asks_for_ours(metafunc: pytest.Metafunc) -> bool:
+    """Tell our fixture from one of the same name that somebody's own tests have."""
+    # pytest has no public word for which of several fixtures of one name a test gets: the last one.
+    definitions = metafunc._arg2fixturedefs.get(TARGET, ())
+    return bool(definitions) and definitions[-1].func.__module__ == "opsproof.plugin.fixtures"
 
 
 @pytest.hookimpl(tryfirst=True)  # before a worker of pytest-xdist offers what it has collected

@@ -27,6 +27,7 @@ from opsproof.journal import Journal, Progress
 from opsproof.procedures.leftovers import clear_leftovers, find_unverified
 from opsproof.procedures.sending import Sending
 from opsproof.procedures.survey import Survey
+from opsproof.system.filestore import FilestoreFacts
 from opsproof.system.postgres import connect, hold_lock
 from opsproof.system.snapshot import open_snapshot
 from opsproof.system.store import Store, StoredObject
@@ -58,17 +59,37 @@ class Backup(Survey):
         journal: What happened.
         kind: Why it is taken.
         dry_run: Only the looking steps will be called, and they change nothing, in the store neither.
+        locked: The caller holds the target's lock already.
     """
 
     def __init__(
-        self, target: Target, store: Store, journal: Journal, *, kind: records.Kind = "scheduled", dry_run: bool = False
+        self,
+        target: Target,
+        store: Store,
+        journal: Journal,
+        *,
+        kind: records.Kind = "scheduled",
+        dry_run: bool = False,
+        locked: bool = False,
     ) -> None:
         super().__init__(target, store, journal, dry_run=dry_run)
         self.kind = kind
+        self._locked = locked
         self.started = datetime.now(UTC)
         self.outcome: Outcome | None = None
         self._undo = ExitStack()
         self._committed: StoredObject | None = None
+
+    def find_filestore(self) -> FilestoreFacts | None:
+        """Look at the live filestore; one that is gone altogether is no reason to take no safety backup.
+
+        Raises:
+            FilestoreError: It is not where the configuration says.
+        """
+        if self.kind == "safety" and self.filestore is not None and not self.filestore.exists():
+            self.journal.warn(f"{self.filestore.path} is gone: the safety backup is of the database alone")
+            self.filestore = None
+        return super().find_filestore()
 
     def plan(self) -> list[str]:
         """Return what the backup would do, a line each, once the looking steps have been called."""
@@ -87,7 +108,8 @@ class Backup(Survey):
         Raises:
             DatabaseError: Another run is at work on it.
         """
-        self._undo.enter_context(hold_lock(self.target.database))
+        if not self._locked:
+            self._undo.enter_context(hold_lock(self.target.database, "backup"))
         cleared = clear_leftovers(self.target, self.filestore, self.store)
         for line in cleared:
             self.journal.warn(f"An earlier run was killed and left {line}: removed")
@@ -168,6 +190,9 @@ class Backup(Survey):
             sameness.require_attachments(
                 wanted, self.files.missing, self.files.damaged, self.accepted_losses, filestore.origin
             )
+            lost = len(self.files.missing) + len(self.files.damaged)
+            if self.kind == "safety" and lost:
+                self.journal.warn(f"{lost:,} of {wanted:,} attachments are lost or damaged: not in the safety backup")
         return self.files
 
     def complete_upload(self) -> StoredObject:
@@ -293,7 +318,12 @@ class Backup(Survey):
 
     @property
     def accepted_losses(self) -> int:
-        """How many attachments may be missing: what the inventory says was lost long ago."""
+        """How many attachments may be missing: what the inventory says was lost long ago; before a restore any number.
+
+        Lost and damaged files are what a restore is for: its safety backup takes what there is, and says what is not.
+        """
+        if self.kind == "safety":
+            return len(self.contents.attachments or ())
         return self.target.filestore.accept_missing if self.target.filestore else 0
 
     @property

@@ -1,0 +1,336 @@
+"""Bring a target that a killed run left halfway to a proven end; or take its last restore back.
+
+Each public method is one step of `actions/test_recover.py`, in the order in which they stand here. The intent on the
+server says how far the run had come, whatever machine it ran on:
+
+    building, built   the live database is as it was: the side database is dropped
+    stopping          the same, and the services are started again
+    swapped           the new database is live: it is checked, and kept if it passes, else the old one comes back
+    in place          the live database may be gone: it is built anew from the safety backup
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from opsproof.errors import ConfigurationError, OpsproofError, ProofError
+from opsproof.intent import Intent
+from opsproof.journal import Journal
+from opsproof.procedures.examination import find_orphans, find_unfinished
+from opsproof.procedures.exchange import FILES, UNDO, Exchange, explain_failed_undo
+from opsproof.procedures.leftovers import clear_leftovers
+from opsproof.procedures.safety import restore_safety_backup
+from opsproof.procedures.staging import StagedFiles
+from opsproof.procedures.workspace import remove_abandoned
+from opsproof.system.databases import (
+    STAMP,
+    database_exists,
+    drop_database,
+    find_intents,
+    maintenance,
+    parked_name,
+    write_intent,
+)
+from opsproof.system.fileadding import remove_unfinished
+from opsproof.system.filestore import Filestore
+from opsproof.system.host import Host
+from opsproof.system.postgres import Lock, connect, hold_lock
+from opsproof.system.store import Store
+from opsproof.system.swap import park, rows_written_since
+from opsproof.target import Target
+
+
+class Recover:
+    """One recovery of one target, or the undo of its last restore.
+
+    Args:
+        target: What to bring to an end.
+        store: Where its backups are.
+        journal: What happened.
+        undo: Take the last finished restore back.
+        confirmed: The target was named, as a protected environment wants it.
+
+    Attributes:
+        unfinished: The database that bears an intent, and the intent; None where nothing is unfinished.
+        verdict: What was done and found, a line each.
+    """
+
+    def __init__(
+        self, target: Target, store: Store, journal: Journal, *, undo: bool = False, confirmed: bool = False
+    ) -> None:
+        self.target = target
+        self.store = store
+        self.journal = journal
+        self.undo = undo
+        self.unfinished: tuple[str, Intent] | None = None
+        self.lost: dict[str, int] = {}
+        self.verdict: tuple[str, ...] = ()
+        self.lock: Lock
+        self._confirmed = confirmed
+        self._host = Host(target.connection)
+        self._undo_stack = ExitStack()
+        self._orphans: tuple[str, ...] = ()
+
+    def find_unfinished(self) -> list[str]:
+        """Find what a run left on the server, or with `undo` the restore that can be taken back. Return it in words.
+
+        Raises:
+            ProofError: More than one procedure is unfinished; or there is nothing to undo.
+        """
+        found = find_unfinished(self.target)
+        if len({intent.run for _, intent in found}) > 1:
+            raise ProofError(
+                f"More than one procedure of {self.target.name} is unfinished",
+                expected="one at most",
+                found="\n".join(f"{name!r}: {one.procedure}, {one.stage}, since {one.since}" for name, one in found),
+                hint="look at these databases; drop the side database that nobody needs",
+            )
+        if found:
+            # Of the two databases that bear it after a swap, the one under the live name tells the stage.
+            self.unfinished = next((one for one in found if one[0] == self.target.database.name), found[0])
+        elif self.undo:
+            self.unfinished = self._last_restore()
+        self._orphans = find_orphans(self.target)
+        return self.describe()
+
+    def describe(self) -> list[str]:
+        """Return what was found, a line each."""
+        lines = [f"{name!r}: a side database of a run that ended while creating it" for name in self._orphans]
+        if self.unfinished is not None:
+            name, one = self.unfinished
+            lines.append(f"{name!r}: {one.procedure} of {one.backup}, {one.stage}, since {one.since}, by {one.by}")
+        return lines or ["nothing is unfinished"]
+
+    def plan(self) -> list[str]:
+        """Return what will be done, a line each."""
+        if self.unfinished is None:
+            return ["look whether the live database, its files and its services are as they must be"]
+        _, one = self.unfinished
+        plans = {
+            "building": [f"drop {one.side!r}; {one.live!r} is as it was"],
+            "built": [f"drop {one.side!r}; {one.live!r} is as it was"],
+            "stopping": ["start the services", f"drop {one.side!r}; {one.live!r} is as it was"],
+            "swapped": ["start the services and look at the new database", "keep it if it passes, else swap back"],
+            "in place": [f"build {one.live!r} anew from the safety backup {one.safety}, if it is gone"],
+            "kept": [f"stop the services, make {one.parked!r} {one.live!r} again", "start the services"],
+        }
+        lost = [f"LOSE {rows:,} rows written to {table} since" for table, rows in self.lost.items()]
+        return [*plans[one.stage], *lost]
+
+    def count_losses(self) -> dict[str, int]:
+        """Count the rows that an undo would lose: written since the swap, table by table.
+
+        Raises:
+            DatabaseError: The live database does not answer.
+        """
+        if self.undo and self.unfinished is not None and self.unfinished[1].stage == "kept":
+            with connect(self.target.database) as connection:
+                self.lost = rows_written_since(connection, self.unfinished[1].swap_xid)
+            for table, rows in self.lost.items():
+                self.journal.warn(f"the undo loses {rows:,} rows written to {table} since the restore")
+        return self.lost
+
+    def require_confirmation(self) -> None:
+        """Let nobody undo a restore of a protected environment by accident.
+
+        Raises:
+            ConfigurationError: The environment is protected, and the target was not named.
+        """
+        if self.undo and self.target.protected and not self._confirmed:
+            raise ConfigurationError(
+                f"{self.target.environment} is protected: nothing was done",
+                expected=f"--confirm={self.target.name}, once you have read the plan",
+                found="\n".join(f"{number}. {line}" for number, line in enumerate(self.plan(), 1)),
+                kept="everything",
+                hint=f"the same command with --confirm={self.target.name}",
+            )
+
+    def take_lock(self) -> Lock:
+        """Keep other runs off this target; a run that is still at work is not recovered from.
+
+        Raises:
+            DatabaseError: Another run is at work on it.
+            ProofError: One was, until now, and has left something else than what was found at first.
+        """
+        self.lock = self._undo_stack.enter_context(hold_lock(self.target.database, "recover"))
+        planned = self.unfinished, self._orphans
+        self.unfinished = None
+        self.find_unfinished()
+        if planned != (self.unfinished, self._orphans):
+            raise ProofError(
+                f"Another run was still at work on {self.target.name}: the plan is not true any more",
+                expected="what was found at first",
+                found="\n".join(self.describe()),
+                kept="nothing was changed",
+                hint="run the same command again, and read its plan",
+            )
+        return self.lock
+
+    def bring_to_an_end(self) -> list[str]:
+        """Finish what can be finished, undo the rest. Return what was done.
+
+        Raises:
+            OpsproofError: It could not be done; the hint is what to type.
+        """
+        done = [f"{folder} is removed" for folder in remove_abandoned()]
+        if self.unfinished is not None:
+            intent = self.unfinished[1]
+            steps = {
+                "swapped": self._finish_swap,
+                "in place": self._finish_in_place,
+                "kept": self._take_back_restore,
+            }
+            # In place, whatever the stage: the old database is only in its safety backup.
+            in_place = bool(intent.safety) and not intent.parked and intent.stage not in ("swapped", "kept")
+            try:
+                done += steps.get("in place" if in_place else intent.stage, self._undo_build)(intent)
+            except OpsproofError as error:
+                raise explain_failed_undo(self.target, intent, error) from error
+        with maintenance(self.target.database) as connection:
+            for name in self._orphans:
+                drop_database(connection, name)
+                done.append(f"{name!r} is dropped")
+        done += self._clear_away()
+        for line in done:
+            self.journal.warn(f"recovered: {line}")
+        self.verdict = (*done, f"{self.target.database.name!r} is whole") if done else ("nothing was unfinished",)
+        return done
+
+    def check_application(self) -> int:
+        """Look at what is live: it answers, takes connections, its services run and its files are all there.
+
+        Raises:
+            OpsproofError: Something is wrong.
+        """
+        exchange = self._exchange(None)
+        for service in exchange.services:
+            if not service.is_running():
+                service.start()
+        exchange.wait_for_health()
+        found = exchange.check_application()
+        left = find_unfinished(self.target)
+        if left:
+            raise ProofError(
+                "Something is still unfinished",
+                expected="no intent on the server",
+                found=", ".join(repr(name) for name, _ in left),
+            )
+        return found
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self._undo_stack.close()
+
+    def _clear_away(self) -> list[str]:
+        """Remove what a killed run has left beside the database; what cannot be reached is only told."""
+        settings = self.target.filestore
+        try:
+            filestore = Filestore(self._host, settings) if settings else None
+            done = [f"{one} is removed" for one in clear_leftovers(self.target, filestore, self.store)]
+            if settings:
+                done += [f"{path} is removed" for path in remove_unfinished(Path(settings.path))]
+        except OpsproofError as error:
+            self.journal.warn(f"what a killed run may have left stays: {error}")
+            return []
+        return done
+
+    def _undo_build(self, intent: Intent) -> list[str]:
+        done = []
+        if intent.stage == "stopping":
+            done += self._start(intent)
+        return [*done, self._put_aside(intent), f"{intent.live!r} is as it was"]
+
+    def _put_aside(self, intent: Intent) -> str:
+        """Drop what a restore built; but what an undo was to make live again is kept, as it was kept before."""
+        staged = self._staged(intent)
+        with maintenance(self.target.database) as connection:
+            if not intent.options.get(UNDO):
+                staged.discard()
+                drop_database(connection, intent.side)
+                return f"{intent.side!r} is dropped"
+            name, stamp = intent.options[UNDO], intent.options.get(FILES, "")
+            staged.release(StagedFiles(staged.live, stamp).parked)
+            with connection.transaction():
+                park(connection, name)
+                kept = replace(intent, stage="kept", parked=name, options={"stamp": stamp})
+                write_intent(connection, name, kept)
+            return f"{name!r} is kept as before"
+
+    def _finish_swap(self, intent: Intent) -> list[str]:
+        exchange = self._exchange(intent)
+        exchange.resume_after_swap()
+        exchange.had_live = bool(intent.parked)
+        try:
+            for service in exchange.services:
+                if not service.is_running():
+                    service.start()
+            exchange.wait_for_health()
+            exchange.check_application()
+        except OpsproofError as error:
+            self.journal.warn(f"the new database does not pass: {error}")
+            done = exchange.take_names_back()
+            if not intent.parked and intent.safety:
+                # In place: the old database is only in its safety backup.
+                return [*done, *self._finish_in_place(replace(intent, stage="in place"))]
+            return [*done, *exchange.start_again(), self._put_aside(intent)]
+        exchange.keep()
+        old = f"the old database is {intent.parked!r}" if intent.parked else "no old database is kept"
+        return [f"the restore of {intent.backup} is finished; {old}"]
+
+    def _finish_in_place(self, intent: Intent) -> list[str]:
+        with maintenance(self.target.database) as connection:
+            is_live = database_exists(connection, intent.live)
+        if is_live:
+            return self._undo_build(replace(intent, stage="stopping"))
+        restore_safety_backup(self.target, self.store, self.journal, intent)
+        return [f"{intent.live!r} is built anew from the safety backup {intent.safety}", *self._start(intent)]
+
+    def _start(self, intent: Intent) -> list[str]:
+        """Start the services; those that run too, for one that dies again and again seems to at times."""
+        done = []
+        for service in self._exchange(intent).services:
+            was_running = service.is_running()
+            service.start()
+            done += [] if was_running else [f"{service.describe()} runs again"]
+        return done
+
+    def _take_back_restore(self, intent: Intent) -> list[str]:
+        """Swap once more, the other way round: nothing is dropped, so that even this can be undone."""
+        moment = datetime.now(UTC)
+        again = replace(
+            intent, side=intent.parked, parked=parked_name(intent.live, moment), stage="stopping",
+            options={"stamp": moment.strftime(STAMP), UNDO: intent.parked, FILES: intent.options.get("stamp", "")},
+        )  # fmt: skip
+        exchange = self._exchange(again)
+        exchange.swap_parked(intent.parked, self._staged(intent).parked)
+        return [f"{intent.parked!r} is {intent.live!r} again; what was live since is {again.parked!r}"]
+
+    def _last_restore(self) -> tuple[str, Intent]:
+        with maintenance(self.target.database) as connection:
+            kept = [
+                (name, one)
+                for name, one in find_intents(connection)
+                if one.live == self.target.database.name and one.stage == "kept" and name == one.parked
+            ]
+        if not kept:
+            raise ProofError(
+                f"There is no restore of {self.target.name} to take back",
+                expected="a database that a restore has kept",
+                found="none: it was cleaned up, or never was",
+                kept="nothing was changed",
+                hint=f"pytest actions/test_restore.py --env={self.target.environment} --backup=ID",
+            )
+        return max(kept, key=lambda one: one[1].since)
+
+    def _exchange(self, intent: Intent | None) -> Exchange:
+        blank = Intent("recover", "", self.target.environment, self.target.name, self.target.database.name, "", "", "",
+                       "", "kept", self.target.services, "", "")  # fmt: skip
+        one = intent or blank
+        return Exchange(self.target, self._host, one, self.journal, self._staged(one) if intent else None)
+
+    def _staged(self, intent: Intent) -> StagedFiles:
+        path = self.target.filestore.path if self.target.filestore else Path("/nonexistent/filestore")
+        return StagedFiles(Path(path), intent.options.get("stamp", ""))
