@@ -75,12 +75,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stay deaf after an interruption until the process has ended.
+    """Stay deaf until the process has ended.
 
-    While it ends, Python would put the default back, and one more signal would make the exit status its own.
+    While it ends, Python would put the default back, and a signal would make the exit status its own: of a procedure
+    that is finished, or of one that was undone, which has told how it ended.
     """
-    interruption = config.stash.get(INTERRUPTION, None)
-    if interruption is not None and interruption.signalled:
+    if config.stash.get(INTERRUPTION, None) is not None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 

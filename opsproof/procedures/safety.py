@@ -85,7 +85,9 @@ def restore_safety_backup(target: Target, store: Store, journal: Journal, intent
         side.load(backup, dump, record.owner, {})
         side.prove(backup, dump, {})
         files = FilesRestore(target, host, journal)
-        files.add(backup, files.stage(backup, intent.options.get("stamp", "")))
+        # A filestore that is exchanged with its database was left alone, or has been put back already.
+        if files.stage(backup, "") is None:
+            files.add(backup, None)
         swap(target.database, intent.live, side.name, "", intent, connection_limit=record.connection_limit)
         with maintenance(target.database) as connection:
             clear_intent(connection, intent.live)

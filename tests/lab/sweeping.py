@@ -148,7 +148,8 @@ class Ground:
             assert stages == dict.fromkeys(parked, "kept")
             assert len(parked) == (live == "new")
             await_true(lambda: _locks(connection) == 0, "an advisory lock is left")
-        assert "RUNNING" in self.service.control("status", "application")
+        # A service that was killed is started again by supervisor, which takes a second to call it running.
+        await_true(lambda: "RUNNING" in self.service.control("status", "application"), "the service does not run", 30)
         with self.application.connect() as connection:
             rows = connection.execute("SELECT count(*) FROM public.ir_attachment").fetchone()
         assert rows is not None
