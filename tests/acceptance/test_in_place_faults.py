@@ -9,6 +9,8 @@ import pytest
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.restorelab import Patient, State, recover, require_failure, running_patient, wait_for
 
+pytestmark = pytest.mark.slow
+
 IN_PLACE = "--in-place"
 
 

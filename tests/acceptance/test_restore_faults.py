@@ -15,6 +15,8 @@ from tests.lab.postgres_server import PostgresServer
 from tests.lab.restored import TARGET
 from tests.lab.restorelab import Patient, State, recover, require_failure, running_patient, wait_for
 
+pytestmark = pytest.mark.slow
+
 BUILD = "test_build_side_database"
 
 

@@ -13,6 +13,8 @@ from tests.lab.action_run import REPOSITORY, ActionRun, Begun
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.restorelab import PLUGINS, Patient, State, running_patient, wait_for
 
+pytestmark = pytest.mark.slow
+
 ARRIVED = "arrived while this step was running"
 
 
@@ -61,10 +63,10 @@ def test_a_signal_in_any_step_that_changes_something(patient: Patient, before: S
     variables = {"PYTHONPATH": str(REPOSITORY), "HAIL_STEP": step, "HAIL_SECONDS": str(MOMENTS[step])}
     with patient.begin_restore("-p", PLUGINS["hail"], environ=variables) as begun:
         run = begun.finish()
-    # On a fast machine a short step is over by then, and the signal arrives in the next, or between the two.
+    # On a fast machine short steps are over by then, and the signal arrives in a later one, or between two.
     steps = list(MOMENTS)
     last = list(run.outcomes())[-1]
-    assert last in ("test_application_is_healthy", *steps[steps.index(step) : steps.index(step) + 2]), run.output
+    assert last in ("test_application_is_healthy", *steps[steps.index(step) :]), run.output
     assert run.status in (1, 2), run.output
     assert "SIGTERM arrived" in run.output
     assert len(run.named("undo begins")) == len(run.named("undo ends")) == 1

@@ -40,6 +40,8 @@ from tests.lab.databases import (
 )
 from tests.lab.postgres_server import Session
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["owner", "pair"]
 
 REPOSITORY = Path(__file__).parents[2]
@@ -54,6 +56,7 @@ import psycopg
 from opsproof.intent import Intent
 from opsproof.system.swap import swap
 from opsproof.target import DatabaseAddress, Secret
+
 said = json.loads(sys.stdin.readline())
 address = DatabaseAddress(said["live"], "127.0.0.1", said["port"], "postgres", Secret(said["password"]))
 execute = psycopg.Connection.execute
