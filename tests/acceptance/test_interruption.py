@@ -153,7 +153,9 @@ def kill_and_look(
     begun.send(signal.SIGKILL)
     run = begun.finish()
     release()
-    assert (run.status, run.xml) == (-signal.SIGKILL, "")
+    assert run.status == -signal.SIGKILL
+    # The report is written last: where it is, the run was over but for the end of its process.
+    assert run.xml == "" or any(event["event"] == "backup verified" for event in run.events)
     assert run.events, "the journal survives"
     for sidecar in project.store.glob("*.manifest.json"):
         record = read_sidecar(sidecar.read_bytes(), sidecar.name)

@@ -44,6 +44,7 @@ def ground(prepared: Ground) -> Ground:
 @pytest.fixture(scope="module")
 def duration(prepared: Ground) -> float:
     """Seconds of a restore that nobody disturbs, from the first line of its journal on."""
+    prepared.reset()
     with prepared.begin() as begun:
         begun.wait_until(lambda: begun.events() != ())
         started = time.monotonic()
