@@ -185,7 +185,7 @@ def test_many_files_need_little_memory(tmp_path: Path) -> None:
     assert peak < 4_000_000
 
 
-MEASURE = """
+MEASURE = r"""
 import re, sys
 from pathlib import Path
 from opsproof.archive.reading import open_bundle
