@@ -75,7 +75,9 @@ def run_action(action: str, folder: Path, *options: str) -> Measured:
     logs = folder / f"logs-{time.monotonic_ns()}"
     argv = [
         sys.executable, "-m", "pytest", str(ROOT / "actions" / f"test_{action}.py"), "--env=bench", "-q",
-        f"--inventory={folder / 'hosts.yml'}", f"--logs={logs}", "-p", "no:cacheprovider", *options,
+        f"--inventory={folder / 'hosts.yml'}", f"--logs={logs}", "-p", "no:cacheprovider",
+        # What only developers have installed: half a second at the end of every run.
+        "-p", "no:hypothesispytest", "-p", "no:xdist", *options,
     ]  # fmt: skip
     measured = measure(argv, ROOT, {**os.environ, "TMPDIR": str(temporary)}, [temporary])
     measured.events = [json.loads(line) for line in next(logs.glob("*.jsonl")).read_text().splitlines()]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from opsproof.archive.paths import KEPT, shown
+from opsproof.archive.relay import relaying
 from opsproof.errors import ArchiveError
 
 
@@ -22,11 +24,9 @@ def write_new(path: Path, chunks: Iterable[bytes]) -> None:
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
+        with os.fdopen(descriptor, "wb", buffering=0) as file, relaying(partial(_write, path, file.fileno())) as relay:
             for chunk in chunks:
-                view = memoryview(chunk)
-                while view:
-                    view = view[_write(path, file.fileno(), view) :]
+                relay.write(chunk)
     except BaseException:
         with suppress(OSError):
             path.unlink()
@@ -49,9 +49,11 @@ def require_size(path: Path, expected: int, found: int) -> None:
         )
 
 
-def _write(path: Path, descriptor: int, view: memoryview) -> int:
+def _write(path: Path, descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
     try:
-        return os.write(descriptor, view)
+        while view:
+            view = view[os.write(descriptor, view) :]
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -15,11 +15,12 @@ LISTINGS = {"members.jsonl", "tables.jsonl"}
 
 
 def open_backup(path: Path, sidecar: Sidecar | None, dump: Path, filestore_database: str | None = None) -> OpenedBackup:
-    """Open a backup, read all of it to its end, and unpack its dump.
+    """Open a backup and unpack its dump, once all of it was read to its end.
 
     Args:
         path: The file, or a folder of somebody else's format.
-        sidecar: What stands beside it in the store; None where it has none: then it tells by itself what it is.
+        sidecar: What stands beside it in the store, whose SHA-256 the whole file has; None where it has none: then the
+            file tells by itself what it is, and every member of it is read here.
         dump: The new file that the dump is written to.
         filestore_database: The folder in `filestore/` that is meant, where somebody else's backup has several.
 
@@ -39,7 +40,10 @@ def open_backup(path: Path, sidecar: Sidecar | None, dump: Path, filestore_datab
         return foreign
     bundle = open_bundle(path, sidecar)
     with _closed_after_an_error(bundle):
-        bundle.verify(dump)
+        if sidecar is not None:
+            bundle.extract_database(dump)
+        else:
+            bundle.verify(dump)
     return bundle
 
 

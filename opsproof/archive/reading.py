@@ -8,9 +8,7 @@ an error has the bytes that were backed up.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -152,25 +150,18 @@ class OpenedBundle:
         """Read every member to its end: what `extract_database` and `open_files` will write is what was backed up.
 
         Args:
-            dump: A new file that the dump is written to meanwhile, as `extract_database` does, while a second thread
-                reads the rest.
+            dump: A new file that the dump is written to meanwhile, as `extract_database` does.
 
         Raises:
             ArchiveError: A member is damaged, or not what the listing says.
         """
-        if dump is None:
-            for member, found in self._pairs():
-                for _ in self._content(member, found):
-                    pass
-            return
-        over = threading.Event()
-        with ThreadPoolExecutor(1, "opsproof verify") as second:
-            rest = second.submit(self._verify_rest, over)
-            try:
-                self.extract_database(dump)
-                rest.result()
-            finally:
-                over.set()
+        for member, found in self._pairs():
+            content = self._content(member, found)
+            if dump is not None and member.path == self._dump[0].path:
+                write_new(dump, content)
+                continue
+            for _ in content:
+                pass
 
     def extract_database(self, path: Path) -> None:
         """Write the dump to a new file; see `OpenedBackup`."""
@@ -215,15 +206,6 @@ class OpenedBundle:
     def close(self) -> None:
         """Close the file."""
         self._zip.close()
-
-    def _verify_rest(self, over: threading.Event) -> None:
-        """Read every member but the dump, or until it is over."""
-        for member, found in self._pairs():
-            if member.path == self._dump[0].path:
-                continue
-            for _ in self._content(member, found):
-                if over.is_set():
-                    return
 
     @property
     def _dump(self) -> tuple[Member, ZipMember]:

@@ -84,13 +84,15 @@ class FilesRestore:
             self.journal.report(Progress(PHASE, str(root), written, backup.files_bytes, 0.0))
 
         written = adder.add(backup.open_files(wanted.__contains__), report)
-        self.host.run("sync", "--file-system", str(root), timeout=3600.0)
-        wrong = [
-            member.path
-            for member in backup.file_members()
-            if member.path in wanted
-            and adder.compare(member.path, member.sha256, member.bytes, member.link) != "present"
-        ]
+        wrong = []
+        if wanted:
+            self.host.run("sync", "--file-system", str(root), timeout=3600.0)
+            wrong = [
+                member.path
+                for member in backup.file_members()
+                if member.path in wanted
+                and adder.compare(member.path, member.sha256, member.bytes, member.link) != "present"
+            ]
         if wrong:
             raise FilestoreError(
                 f"{len(wrong):,} files are not what the backup says",
