@@ -16,7 +16,7 @@ from opsproof.errors import DatabaseError
 
 MARK = "opsproof.intent "
 
-Stage = Literal["building", "built", "stopping", "swapped", "kept", "in place"]
+Stage = Literal["building", "built", "stopping", "migrating", "swapped", "kept", "in place"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Intent:
     """What a run is at work on, and how far it has come.
 
     Attributes:
-        procedure: What runs: `restore`.
+        procedure: What runs: `restore` or `rollback`.
         run: Random; tells one run from the next.
         environment: Whose target.
         target: The target's name.
@@ -34,7 +34,8 @@ class Intent:
         backup: Id of the backup that is brought back.
         safety: Id of the safety backup, or empty.
         stage: `building` the side database; `built` and proven; `stopping`: services may be down, names are as they
-            were; `swapped`: the names are changed, the checks have yet to pass; `kept`: finished, the parked database
+            were; `migrating`: the same, while revisions are undone in the live database, of which `parked` is a copy;
+            `swapped`: the names are changed, the checks have yet to pass; `kept`: finished, the parked database
             waits for a cleanup; `in place`: the live database is being written over.
         services: What the run stops, in their order.
         since: When the run began, ISO 8601 in UTC.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,15 @@ from opsproof.archive.absence import (
 )
 from opsproof.archive.catalogue import ENDINGS, SIDECAR, Entry, sidecar_name
 from opsproof.archive.manifest import Sidecar, read_sidecar
-from opsproof.archive.newest import MISMATCH, describe_backup, find_newest, mismatch, taken_of, way_to_unverified
+from opsproof.archive.newest import (
+    MISMATCH,
+    describe_backup,
+    find_newest,
+    find_newest_at,
+    mismatch,
+    taken_of,
+    way_to_unverified,
+)
 from opsproof.archive.ownership import label_of, owner_of, require_owned
 from opsproof.errors import ArchiveError, ConfigurationError, StoreError
 from opsproof.system.store import Listing, Store, open_store
@@ -90,7 +99,7 @@ def choose_backup(
             expected="one of them",
             found=f"{show_time(at)}, and {wanted}",
             kept=KEPT,
-            hint="leave out --at or --backup",
+            hint="the same command without --at, or without --backup",
         )
     if source is not None:
         store = source_store or open_store(source.store, source.customer)
@@ -101,6 +110,23 @@ def choose_backup(
         return _choose_path(place, wanted)
     with telling_what_is_needed(place):
         return _choose_newest(place, at) if wanted == LATEST else _choose_by_id(place, wanted)
+
+
+def choose_backup_at(target: Target, store: Store, heads: Sequence[str], major: int) -> Choice | None:
+    """Choose the newest verified backup of a target whose database was at these heads; None where there is none.
+
+    Args:
+        target: Whose.
+        store: The target's store.
+        heads: Alembic's.
+        major: The major version of the server that it has to come from.
+
+    Raises:
+        StoreError: The store cannot be listed, or a manifest in it cannot be read.
+    """
+    place = Place(store, target, owner_of(target))
+    entry = find_newest_at(place, heads, major)
+    return None if entry is None else _stored(entry, place, f"the newest at {', '.join(heads) or 'base'}")
 
 
 def _choose_newest(place: Place, at: datetime | None) -> Choice:
@@ -151,8 +177,8 @@ def _choose_object(place: Place, address: str) -> Choice:
             kept=KEPT,
             hint=f"{place.listing_command}   shows ids, which need no address",
         )
-    prefix, _, name = key.rpartition("/")
-    place = _place_at(place, bucket, f"{prefix}/" if prefix else "")
+    name = key.rpartition("/")[2]
+    place = _place_at(place, address)
     store = place.store
     with telling_what_is_needed(place):
         stored = store.find(name)
@@ -186,7 +212,9 @@ def _choose_path(place: Place, wanted: str) -> Choice:
     return Choice(_stem(path.name), str(path), None, "", path, sidecar, status.st_size, _why_named(sidecar))
 
 
-def _place_at(place: Place, bucket: str, prefix: str) -> Place:
+def _place_at(place: Place, address: str) -> Place:
+    folder, _, name = address.removeprefix(S3).rpartition("/")
+    bucket, _, prefix = f"{folder}/".partition("/")
     if f"{S3}{bucket}/{prefix}" == place.store.location:
         return place
     if isinstance(place.keeper.store, S3StoreSettings):
@@ -197,7 +225,7 @@ def _place_at(place: Place, bucket: str, prefix: str) -> Place:
         expected=f"an S3 store of {place.keeper.name}, whose region and endpoint would be used",
         found=f"the folder {place.store.location}",
         kept=KEPT,
-        hint=f"aws s3 cp {S3}{bucket}/{prefix}... .   and then: --backup=./...",
+        hint=f"aws s3 cp {shlex.quote(address)} .   and then: --backup={shlex.quote(f'./{name}')}",
     )
 
 

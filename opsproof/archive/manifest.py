@@ -73,7 +73,11 @@ class Setting(_Record):
 
 
 class DatabaseRecord(_Record):
-    """What it takes to make the database anew. `bytes` is its size on the server's disk."""
+    """What it takes to make the database anew. `bytes` is its size on the server's disk.
+
+    `icu_rules` are what its collation has beside its locale, from PostgreSQL 16 on; empty where it has none, None where
+    an older opsproof did not look.
+    """
 
     name: str
     owner: str
@@ -88,6 +92,7 @@ class DatabaseRecord(_Record):
     comment: str | None
     settings: tuple[Setting, ...]
     extensions: tuple[Extension, ...]
+    icu_rules: str | None = None
 
 
 class ServerRecord(_Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -53,8 +54,7 @@ def find_newest(place: Place, at: datetime | None) -> Search:
             taken in place of one that could not be looked at.
     """
     listed = {one.name: one for one in place.store.list()}
-    backups = [one for one in listed.values() if one.name.endswith(ENDINGS)]
-    backups.sort(key=lambda one: (_latest_moment(one), one.name), reverse=True)
+    backups = _newest_first(listed.values())
     held = {sidecar_name(one.name.rsplit(".", 1)[0]) for one in backups}
     tally = Tally(orphans=sum(name.endswith(SIDECAR) and name not in held for name in listed))
     best: Entry | None = None
@@ -64,8 +64,7 @@ def find_newest(place: Place, at: datetime | None) -> Search:
         return describe_backup(place.store, one, has_sidecar=sidecar_name(one.name.rsplit(".", 1)[0]) in listed)
 
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        for start in range(0, len(backups), READ_AT_ONCE):
-            batch = backups[start : start + READ_AT_ONCE]
+        for batch in _batches_of(backups):
             if best is not None and taken_of(best) > _latest_moment(batch[0]):
                 break
             for entry in pool.map(describe, batch):
@@ -79,6 +78,33 @@ def find_newest(place: Place, at: datetime | None) -> Search:
     if best is not None and unverified is not None and taken_of(unverified) <= taken_of(best):
         unverified = None
     return Search(best, unverified, tally)
+
+
+def find_newest_at(place: Place, heads: Sequence[str], major: int) -> Entry | None:
+    """Find the newest verified backup of somebody's own whose database was at these heads; one for safety will do.
+
+    Args:
+        place: Where, and whose.
+        heads: Alembic's, in any order.
+        major: The major version of the server that it has to come from.
+
+    Raises:
+        StoreError: The store cannot be listed, or a sidecar that is there cannot be read.
+    """
+    listed = {one.name: one for one in place.store.list()}
+    best: Entry | None = None
+
+    def describe(one: Listing) -> Entry:
+        return describe_backup(place.store, one, has_sidecar=sidecar_name(one.name.rsplit(".", 1)[0]) in listed)
+
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        for batch in _batches_of(_newest_first(listed.values())):
+            if best is not None and taken_of(best) > _latest_moment(batch[0]):
+                break
+            for entry in pool.map(describe, batch):
+                if entry.sidecar is not None and _is_at(entry.sidecar, place, heads, major):
+                    best = max(best or entry, entry, key=lambda one: (taken_of(one), one.id))
+    return best
 
 
 def describe_backup(store: Store, listed: Listing, *, has_sidecar: bool) -> Entry:
@@ -150,6 +176,24 @@ def _is_own_by_name(entry: Entry, place: Place, at: datetime | None) -> bool:
     owner = place.owner
     database = owner.database or place.keeper.database.name
     return is_backup_of(entry.name, database, owner.environment) and (at is None or taken_of(entry) <= at)
+
+
+def _is_at(sidecar: Sidecar, place: Place, heads: Sequence[str], major: int) -> bool:
+    manifest = sidecar.manifest
+    return (
+        place.owner.owns(manifest)
+        and sorted(manifest.alembic_revisions) == sorted(heads)
+        and manifest.server.version.partition(".")[0] == str(major)
+    )
+
+
+def _newest_first(listed: Iterable[Listing]) -> list[Listing]:
+    backups = [one for one in listed if one.name.endswith(ENDINGS)]
+    return sorted(backups, key=lambda one: (_latest_moment(one), one.name), reverse=True)
+
+
+def _batches_of(backups: Sequence[Listing]) -> Iterator[Sequence[Listing]]:
+    return (backups[start : start + READ_AT_ONCE] for start in range(0, len(backups), READ_AT_ONCE))
 
 
 def _latest_moment(listed: Listing) -> datetime:

@@ -196,8 +196,6 @@ class _Reader:
         return end
 
     def _end_statement(self, text: bytes, at: int) -> int:
-        if len(text) - at < 3 and not self._is_last:
-            return at
         if not self._statement.end():
             return at + 1
         if not text.startswith((b"\n", b"\r\n"), at + 1):

@@ -122,6 +122,8 @@ def _create_database(manifest: Manifest) -> str:
     ]
     if database.locale_provider == "icu":
         words.append(sql.SQL("LOCALE_PROVIDER icu ICU_LOCALE {}").format(database.locale))
+        if database.icu_rules:
+            words.append(sql.SQL("ICU_RULES {}").format(database.icu_rules))
     elif database.locale_provider == "builtin":
         words.append(sql.SQL("LOCALE_PROVIDER builtin BUILTIN_LOCALE {}").format(database.locale))
     return sql.SQL(" ").join(words).as_string()

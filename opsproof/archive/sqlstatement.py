@@ -21,7 +21,9 @@ _READS_ARE_CHANGED_BY = frozenset({b"client_encoding", b"names", b"standard_conf
 # In these, a byte that looks like a quote or a backslash may be the second half of a letter.
 _UNSAFE_ENCODINGS = frozenset(
     b"sjis shiftjis shiftjis2004 mskanji win932 windows932 big5 win950 windows950 gbk win936 windows936"
-    b" uhc win949 windows949 gb18030 johab".split()
+    b" uhc win949 windows949 gb18030 johab"
+    # Whatever psql's surroundings say.
+    b" default".split()
 )
 # A text in these is only a text.
 _SAYS_NOTHING = frozenset({b"alter", b"comment", b"copy", b"create", b"insert", b"security", b"set"})

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Protocol
 
 from opsproof.errors import HostError, ProofError
-from opsproof.inspection.preflight import Finding
-from opsproof.inspection.preflight import Record as PreflightRecord
+from opsproof.inspection.finding import Finding
 from opsproof.inspection.sameness import list_differences, list_first, list_object_differences, list_schema_differences
+from opsproof.inspection.situation import Record as PreflightRecord
 from opsproof.system import catalog
-from opsproof.system.catalog import DumpFile, Schema, plain_label
 from opsproof.system.copytext import Content, CopyStream
 from opsproof.system.dump import Clients, explain_dump_error
+from opsproof.system.dumpfile import DumpFile
 from opsproof.system.postgres import Connection, connect
+from opsproof.system.schematext import Schema, plain_label
 from opsproof.system.snapshot import Snapshot, open_snapshot
 
 SHOWN = 20
@@ -152,6 +153,16 @@ def prove(clients: Clients, backup: Material, dump: Path, roles: Mapping[str, st
     return Proof(
         len(found), rows, len(objects), len(sequences), tuple(report.findings), tuple(report.unverified)
     )  # fmt: skip
+
+
+def read_contents(clients: Clients, *, full: bool) -> dict[str, Content]:
+    """Return rows and, where `full`, fingerprint of every table of a database, by its label.
+
+    Raises:
+        DumpError: It cannot be read.
+    """
+    with connect(clients.address) as connection, open_snapshot(connection) as snapshot:
+        return _read_tables(clients, snapshot) if full else snapshot.count_rows()
 
 
 def _read_tables(clients: Clients, snapshot: Snapshot) -> dict[str, Content]:

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 
 from opsproof.errors import ProofError
-from opsproof.system.catalog import Block, Schema, plain_label
 from opsproof.system.copytext import Content
+from opsproof.system.schematext import Block, Schema, plain_label
 
 SHOWN = 10
 # What a server may print in another way when it has read its own text: `s = ANY ((ARRAY['a'::varchar])::text[])` comes

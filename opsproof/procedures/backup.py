@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,21 +16,14 @@ import xxhash
 from opsproof.archive import manifest as records
 from opsproof.archive.author import find_author
 from opsproof.archive.bundle import FilesWritten
-from opsproof.archive.capture import Capture, Capturing, give_way
 from opsproof.archive.catalogue import sidecar_name
-from opsproof.archive.compose import Ingredients, bundle_bytes
-from opsproof.archive.contents import read_contents
+from opsproof.archive.compose import Ingredients
 from opsproof.errors import ProofError, StoreError
 from opsproof.inspection import sameness
 from opsproof.journal import Journal, Progress
-from opsproof.procedures.leftovers import clear_leftovers, find_unverified
-from opsproof.procedures.sending import Sending
-from opsproof.procedures.survey import Survey
-from opsproof.system.filestore import FilestoreFacts
-from opsproof.system.postgres import connect, hold_lock
-from opsproof.system.snapshot import open_snapshot
+from opsproof.procedures.taking import Taking
 from opsproof.system.store import Store, StoredObject
-from opsproof.target import DirectoryStoreSettings, Target
+from opsproof.target import Target
 
 
 @dataclass(frozen=True)
@@ -50,17 +42,11 @@ class Outcome:
     phases: dict[str, float]
 
 
-class Backup(Survey):
-    """One backup of one target.
+class Backup(Taking):
+    """One backup of one target; arguments are those of `Taking`."""
 
-    Args:
-        target: What to back up.
-        store: Where to.
-        journal: What happened.
-        kind: Why it is taken.
-        dry_run: Only the looking steps will be called, and they change nothing, in the store neither.
-        locked: The caller holds the target's lock already.
-    """
+    manifest: records.Manifest
+    files: FilesWritten
 
     def __init__(
         self,
@@ -72,24 +58,9 @@ class Backup(Survey):
         dry_run: bool = False,
         locked: bool = False,
     ) -> None:
-        super().__init__(target, store, journal, dry_run=dry_run)
-        self.kind = kind
-        self._locked = locked
-        self.started = datetime.now(UTC)
+        super().__init__(target, store, journal, kind=kind, dry_run=dry_run, locked=locked)
         self.outcome: Outcome | None = None
-        self._undo = ExitStack()
         self._committed: StoredObject | None = None
-
-    def find_filestore(self) -> FilestoreFacts | None:
-        """Look at the live filestore; one that is gone altogether is no reason to take no safety backup.
-
-        Raises:
-            FilestoreError: It is not where the configuration says.
-        """
-        if self.kind == "safety" and self.filestore is not None and not self.filestore.exists():
-            self.journal.warn(f"{self.filestore.path} is gone: the safety backup is of the database alone")
-            self.filestore = None
-        return super().find_filestore()
 
     def plan(self) -> list[str]:
         """Return what the backup would do, a line each, once the looking steps have been called."""
@@ -101,64 +72,6 @@ class Backup(Survey):
             f"write {stem}_TIME to {self.store.location}",
             "read it back, compare, and write its manifest beside it",
         ]
-
-    def take_lock(self) -> list[str]:
-        """Keep other runs off this target, and clear away what a killed one left. Return what that was.
-
-        Raises:
-            DatabaseError: Another run is at work on it.
-        """
-        if not self._locked:
-            self._undo.enter_context(hold_lock(self.target.database, "backup"))
-        cleared = clear_leftovers(self.target, self.filestore, self.store)
-        for line in cleared:
-            self.journal.warn(f"An earlier run was killed and left {line}: removed")
-        for name in find_unverified(self.target, self.store):
-            self.journal.warn(
-                f"An earlier run ended before {name} was verified: it counts for nothing and can be removed"
-            )
-        return cleared
-
-    def capture(self) -> Capture:
-        """Freeze the files around the snapshot, dump it and count it; then freeze what came meanwhile.
-
-        Raises:
-            DumpError: The dump is not whole.
-            FilestoreError: The files cannot be frozen.
-        """
-        give_way()
-        if self.filestore:
-            self._undo.callback(self.filestore.thaw)
-            with self.journal.phase("freeze"):
-                self.filestore.freeze()
-        full = self.target.fingerprint == "full"
-        timeout = self.target.lock_timeout
-        with connect(self.target.database, lock_timeout=timeout) as connection, open_snapshot(connection) as snapshot:
-            # Every file that the snapshot names is there at this moment; a moment later the clean-up may take it.
-            self._gather_files()
-            self.contents = read_contents(snapshot)
-            self._begin_sending()
-            with (
-                self.journal.phase("dump"),
-                Capturing(self.clients, snapshot, self.journal, lock_timeout=timeout, full=full) as capturing,
-            ):
-                self.captured = capturing.run(self.facts.bytes)
-            self._undo.callback(self.captured.close)
-        if self.filestore and not self.filestore.settings.content_addressed:
-            self._gather_files()
-        with self.journal.phase("roles"):
-            self.roles = self.clients.dump_roles()
-        return self.captured
-
-    def compare_dump(self) -> int:
-        """Hold the dump's rows against the snapshot's. Return the number of tables that agree: all of them.
-
-        Raises:
-            ProofError: One differs.
-        """
-        tables = sameness.compare_contents(self.captured.counted, self.captured.dumped, "the dump")
-        sameness.compare_objects(self.captured.counted_objects, self.captured.dumped_objects)
-        return tables
 
     def write_bundle(self) -> FilesWritten:
         """Send the bundle to the store, all but the last word: it is not to be seen there yet.
@@ -315,40 +228,6 @@ class Backup(Survey):
         if self._committed is None:
             raise ProofError("There is no stored bundle to work on", hint="run the whole procedure, not a step of it")
         return self._committed
-
-    @property
-    def accepted_losses(self) -> int:
-        """How many attachments may be missing: what the inventory says was lost long ago; before a restore any number.
-
-        Lost and damaged files are what a restore is for: its safety backup takes what there is, and says what is not.
-        """
-        if self.kind == "safety":
-            return len(self.contents.attachments or ())
-        return self.target.filestore.accept_missing if self.target.filestore else 0
-
-    @property
-    def is_plain(self) -> bool:
-        """A database alone in a folder is one `.sql`, as people know it; anything else is a bundle."""
-        return isinstance(self.target.store, DirectoryStoreSettings) and self.target.filestore is None
-
-    def _gather_files(self) -> None:
-        if self.filestore:
-            with self.journal.phase("freeze"):
-                self.filestore.complete()
-
-    def _begin_sending(self) -> None:
-        """Begin the upload under a free name; files that never change are sent while the database is dumped."""
-        target, taken = self.target, self.contents.taken
-        if self.is_plain:
-            wanted, ending, expected = records.plain_backup_id(target.environment, taken), ".sql", self.facts.bytes
-        else:
-            count, size = self.filestore.measure() if self.filestore else (0, 0)
-            wanted, ending = records.backup_id(target.database.name, taken), ".zip"
-            expected = bundle_bytes(count, size, self.facts.bytes)
-        self._sent = Sending(self.store, self.journal, wanted, ending, expected)
-        self._undo.callback(self._sent.close)
-        if self.filestore and self.filestore.settings.content_addressed:
-            self._sent.begin_files(self.filestore, self.contents.attachments)
 
     def _ingredients(self) -> Ingredients:
         return Ingredients(

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from opsproof.archive.manifest import DatabaseRecord
 from opsproof.archive.reading import OpenedBackup
+from opsproof.errors import ProofError
 from opsproof.inspection.restored import Proof, prove
 from opsproof.intent import Intent
 from opsproof.journal import Journal
-from opsproof.system.catalog import DumpFile
-from opsproof.system.databases import copy_properties, create_side, drop_database, maintenance, write_intent
+from opsproof.system.databases import create_side, write_intent
 from opsproof.system.dump import Clients
+from opsproof.system.dumpfile import DumpFile
 from opsproof.system.load import assign_roles, load_dump, load_sql
+from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import DatabaseFacts, connect
+from opsproof.system.properties import copy_properties
 from opsproof.target import DatabaseAddress
+
+CANCEL_SECONDS = 0.2
 
 
 class SideDatabase:
@@ -89,19 +97,10 @@ class SideDatabase:
             roles: Roles of the backup that others took the place of.
 
         Raises:
-            ProofError: It differs.
+            ProofError: It differs, or the server cannot make its statistics.
         """
         with self._journal.phase("prove"), self._analyzed_meanwhile():
             return prove(self._clients, backup, dump, roles)
-
-    def drop(self) -> None:
-        """Drop it, and whoever is connected to it; one that is gone already is no error.
-
-        Raises:
-            DatabaseError: The server refused.
-        """
-        with maintenance(self._live) as connection:
-            drop_database(connection, self.name)
 
     @contextmanager
     def _analyzed_meanwhile(self) -> Iterator[None]:
@@ -110,10 +109,27 @@ class SideDatabase:
             analysis = second.submit(connection.execute, "ANALYZE")
             try:
                 yield
-                analysis.result()
+                self._require_analyzed(analysis)
             except BaseException:
-                connection.cancel()
+                # Again and again: what is cancelled before the server has begun it would run to its end.
+                while not analysis.done():
+                    with suppress(psycopg.Error):
+                        connection.cancel()
+                    wait([analysis], CANCEL_SECONDS)
                 raise
+
+    def _require_analyzed(self, analysis: Future[Any]) -> None:
+        try:
+            analysis.result()
+        except psycopg.Error as error:
+            raise ProofError(
+                f"The server cannot make the statistics of {self.name!r}, which was built from the backup",
+                expected="an ANALYZE that reads every table, and computes every index and statistics on expressions",
+                found=str(error).strip(),
+                kept="the live database is as it was",
+                hint="mend the function or the index that it names, take a new backup, and restore that; or choose an"
+                " older one with --backup=ID",
+            ) from error
 
     def _load_custom(self, dump: Path, owner: str, roles: Mapping[str, str]) -> None:
         jobs = max(2, min(8, os.cpu_count() or 2))

@@ -17,15 +17,19 @@ from opsproof.archive.opening import open_backup
 from opsproof.archive.ownership import owner_of, require_owned
 from opsproof.archive.reading import OpenedBackup
 from opsproof.errors import ConfigurationError, ProofError
-from opsproof.inspection.preflight import Finding, Situation, examine, require
+from opsproof.inspection.finding import Finding, require
+from opsproof.inspection.preflight import examine
+from opsproof.inspection.situation import Situation
 from opsproof.intent import Intent
 from opsproof.journal import Journal
+from opsproof.procedures.commands import recover_command
 from opsproof.procedures.files import FilesRestore
 from opsproof.procedures.workspace import Workspace, remove_abandoned
 from opsproof.system import databases
-from opsproof.system.databases import OURS, database_exists, find_intents, maintenance
+from opsproof.system.databases import OURS, database_exists, find_intents
 from opsproof.system.dump import Clients, find_client_programs
 from opsproof.system.host import Host
+from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import DatabaseFacts, Server, connect, describe_database, read_server
 from opsproof.system.store import Store
 from opsproof.target import Target
@@ -123,24 +127,7 @@ class Examination:
         Raises:
             ProofError: One was not.
         """
-        recover = f"pytest actions/test_recover.py --env={self.target.environment} --target={self.target.name}"
-        for name, intent in find_unfinished(self.target):
-            raise ProofError(
-                f"An earlier {intent.procedure} of {self.target.name} was not brought to its end",
-                expected="nothing unfinished on the server",
-                found=f"{name!r}: {intent.stage}, begun {intent.since} by {intent.by}, backup {intent.backup}",
-                kept="nothing was changed",
-                hint=recover,
-            )
-        orphans = find_orphans(self.target)
-        if orphans:
-            raise ProofError(
-                f"An earlier procedure of {self.target.name} ended while it created its side database",
-                expected="nothing unfinished on the server",
-                found=", ".join(map(repr, orphans)),
-                kept="nothing was changed",
-                hint=recover,
-            )
+        require_nothing_unfinished(self.target)
 
     def fetch_backup(self) -> OpenedBackup:
         """Download the backup, read all of it, and unpack the dump, in a folder of its own.
@@ -186,7 +173,7 @@ class Examination:
         )
         self.findings = require([*examine(situation), *self._files.examine(self.backup)])
         for finding in self.findings:
-            self.journal.warn(f"{finding.subject}: {finding.found}")
+            self.journal.warn(f"{finding.subject}: {finding.expected}: {finding.found}")
         return self.findings
 
     def plan(self) -> list[str]:
@@ -223,7 +210,7 @@ class Examination:
                 expected="a safety backup",
                 found="--no-safety-backup",
                 kept="everything",
-                hint="leave out one of the two",
+                hint="the same command without --no-safety-backup",
             )
 
     @property
@@ -241,6 +228,31 @@ class Examination:
         return ", ".join(self.target.services) or "no service"
 
 
+def require_nothing_unfinished(target: Target) -> None:
+    """Refuse to begin where an earlier procedure of a target was not brought to its end.
+
+    Raises:
+        ProofError: One was not.
+    """
+    for name, intent in find_unfinished(target):
+        raise ProofError(
+            f"An earlier {intent.procedure} of {target.name} was not brought to its end",
+            expected="nothing unfinished on the server",
+            found=f"{name!r}: {intent.stage}, begun {intent.since} by {intent.by}, backup {intent.backup}",
+            kept="nothing was changed",
+            hint=recover_command(target),
+        )
+    orphans = find_orphans(target)
+    if orphans:
+        raise ProofError(
+            f"An earlier procedure of {target.name} ended while it created its side database",
+            expected="nothing unfinished on the server",
+            found=", ".join(map(repr, orphans)),
+            kept="nothing was changed",
+            hint=recover_command(target),
+        )
+
+
 def find_unfinished(target: Target) -> list[tuple[str, Intent]]:
     """Return the databases that bear the intent of an unfinished procedure of this target, and the intents."""
     with maintenance(target.database) as connection:
@@ -249,9 +261,28 @@ def find_unfinished(target: Target) -> list[tuple[str, Intent]]:
 
 
 def find_orphans(target: Target) -> tuple[str, ...]:
-    """Return side databases of a target that bear no intent: their run ended between two statements."""
+    """Return side databases and copies of a target that bear no intent: their run ended between two statements."""
     with maintenance(target.database) as connection:
-        rows = connection.execute("SELECT datname FROM pg_database WHERE datistemplate ORDER BY 1").fetchall()
+        rows = connection.execute(
+            # A drop of one that was cut short has left it barred, and no template any more.
+            "SELECT datname FROM pg_database WHERE datistemplate OR NOT datallowconn ORDER BY 1"
+        ).fetchall()
         bearing = {name for name, _ in find_intents(connection)}
-    stem = databases.side_name(target.database.name, datetime.now(UTC))[:-14]
-    return tuple(name for (name,) in rows if OURS.fullmatch(name) and name.startswith(stem) and name not in bearing)
+    moment, name = datetime.now(UTC), target.database.name
+    stems = tuple(named(name, moment)[:-14] for named in (databases.side_name, databases.parked_name))
+    return tuple(one for (one,) in rows if OURS.fullmatch(one) and one.startswith(stems) and one not in bearing)
+
+
+def drop_abandoned_scratch(target: Target) -> tuple[str, ...]:
+    """Drop the scratch databases of a target that nobody is at work in; return which."""
+    stem = databases.scratch_name(target.database.name, datetime.now(UTC))[:-14]
+    with maintenance(target.database) as connection:
+        rows = connection.execute(
+            "SELECT datname FROM pg_database d WHERE datistemplate AND starts_with(datname, %s)"
+            " AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datid = d.oid AND usesysid IS NOT NULL)",
+            (stem,),
+        ).fetchall()
+        found = tuple(name for (name,) in rows if OURS.fullmatch(name))
+        for name in found:
+            databases.drop_database(connection, name)
+    return found

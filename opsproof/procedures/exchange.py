@@ -6,6 +6,7 @@ The intent on the server is always a step ahead: whoever finds it knows what may
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,18 +15,18 @@ from opsproof.inspection.application import check_files_of
 from opsproof.inspection.health import wait_until_healthy
 from opsproof.intent import Intent
 from opsproof.journal import Journal
+from opsproof.procedures.commands import LIST_DATABASES, recover_command
 from opsproof.procedures.staging import StagedFiles
-from opsproof.system.databases import clear_intent, maintenance, oid_of, write_intent
+from opsproof.system.databases import clear_intent, oid_of, write_intent
 from opsproof.system.host import Host
+from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import connect
 from opsproof.system.service import Service, services_of
 from opsproof.system.swap import Identity, SwapResult, identity, swap, swap_back
 from opsproof.target import DatabaseAddress, Target
 
-# The option of an intent that takes a restore back: the database that was kept.
+# The option of an intent that takes a restore back: what the kept database said until then, as JSON.
 UNDO = "undo"
-# And the stamp of the folder of files that was kept with it.
-FILES = "files"
 # A server that crashed is back within this; what is undone waits for it.
 SERVER_SECONDS = 30.0
 RETRY_SECONDS = 0.25
@@ -143,9 +144,9 @@ class Exchange:
         """
         intent = self.intent
         self._tell(parked, "stopping")
-        for service in reversed(self.services):
-            service.stop()
         try:
+            for service in reversed(self.services):
+                service.stop()
             if self._staged and files:
                 self._staged.adopt(files)
             result = swap(self.target.database, intent.live, parked, intent.parked, self.intent)
@@ -153,9 +154,14 @@ class Exchange:
             if self._staged:
                 self._staged.exchange()
             self.keep()
-        finally:
-            for service in self.services:
-                service.start()
+        except BaseException:
+            # The files of one database would not do for the other, and only the server knows which is live.
+            with suppress(DatabaseError):
+                if self._staged is None or not self._is_swapped():
+                    self.start_whatever_starts()
+            raise
+        for service in self.services:
+            service.start()
         return result
 
     def wait_for_health(self) -> Outage:
@@ -188,28 +194,22 @@ class Exchange:
                 raise ProofError(
                     f"{self.intent.live!r} is not the database that was built",
                     expected=f"the database with oid {self.result.oid}",
-                    found=str(found),
+                    found="no database of this name" if found is None else f"the one with oid {found}",
+                    kept=_where_the_data_is(self.target, self.intent),
+                    hint=f"{LIST_DATABASES}   shows what was renamed meanwhile\n{recover_command(self.target)}",
                 )
         with connect(self.target.database) as connection:
             return check_files_of(connection, self.target.filestore)
 
     def keep(self) -> None:
         """Say that it is finished: the live database bears no intent any more, the parked one how to take it back."""
-        without_undo = {name: value for name, value in self.intent.options.items() if name not in (UNDO, FILES)}
+        without_undo = {name: value for name, value in self.intent.options.items() if name != UNDO}
         with maintenance(self.target.database) as connection, connection.transaction():
             clear_intent(connection, self.intent.live)
             if self.intent.parked:
                 write_intent(connection, self.intent.parked, replace(self.intent, stage="kept", options=without_undo))
         if self._staged:
-            self._staged.finish()
-
-    def take_back(self) -> list[str]:
-        """Bring the old state back, and prove that it is that. Return what was done.
-
-        Raises:
-            OpsproofError: It could not be brought back.
-        """
-        return [*self.take_names_back(), *self.start_again()]
+            self._staged.discard()
 
     def take_names_back(self) -> list[str]:
         """Give the live name back to the database that had it, if it was taken away. Return what was done.
@@ -223,7 +223,7 @@ class Exchange:
         except DatabaseError:
             # Whichever of the two is live is whole; but the files of one would not do for the other.
             if self._stopped and self._staged is None and self.intent.parked:
-                self._start_whatever_starts()
+                self.start_whatever_starts()
             raise
 
     def _swap_back(self) -> list[str]:
@@ -248,7 +248,10 @@ class Exchange:
             OpsproofError: One does not come up, though all were tried; or the application does not answer.
         """
         done: list[str] = []
-        if self._stopped:
+        if self._stopped and not self.had_live:
+            # Without a database they need not start; but they may have others to serve.
+            self.start_whatever_starts()
+        elif self._stopped:
             failed: list[OpsproofError] = []
             for service in self.services:
                 try:
@@ -258,14 +261,14 @@ class Exchange:
                     failed.append(error)
             if failed:
                 raise failed[0]
-            if self.target.health_url and self.had_live:
+            if self.target.health_url:
                 wait_until_healthy(self.target.health_url, self.target.health_timeout)
                 done.append(f"{self.target.health_url} answers")
         self._stopped = False
         return done
 
-    def _start_whatever_starts(self) -> None:
-        """Start the services after an undo that failed; what they say is not what people need to know then."""
+    def start_whatever_starts(self) -> None:
+        """Start the services after an undo that failed, or without a database: that one is down is only told."""
         for service in self.services:
             try:
                 service.start()
@@ -285,9 +288,10 @@ class Exchange:
         elif now != before:
             raise ProofError(
                 f"{self.intent.live!r} is not what it was before the swap",
-                expected=str(before),
-                found=str(now),
-                hint="look at it before anybody works with it",
+                expected=f"the database with oid {before.oid}",
+                found=f"the one with oid {now.oid}",
+                kept=f"what was live until now is {self.intent.side!r}",
+                hint=f"{LIST_DATABASES}   shows what {before.oid} is called now: it must get its name again",
             )
 
     def _tell(self, database: str, stage: str) -> None:
@@ -315,7 +319,7 @@ def await_server(address: DatabaseAddress) -> None:
 
 def explain_failed_undo(target: Target, intent: Intent, error: OpsproofError) -> OpsproofError:
     """Return the verdict of an undo that failed, with the commands that bring the old state back by hand."""
-    recover = f"pytest actions/test_recover.py --env={target.environment} --target={target.name}"
+    recover = recover_command(target)
     starts = [service.start_command() for service in services_of(target, Host(target.connection))]
     return type(error)(
         f"THE UNDO FAILED: {error.summary}",

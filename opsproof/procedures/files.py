@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path, PurePosixPath
 
+from opsproof.archive.manifest import Member
 from opsproof.archive.reading import OpenedBackup
 from opsproof.errors import FilestoreError
-from opsproof.inspection.preflight import Finding
+from opsproof.inspection.finding import Finding
 from opsproof.journal import Journal, Progress
+from opsproof.procedures.commands import listing_command
 from opsproof.procedures.staging import StagedFiles
-from opsproof.system.fileadding import FileAdder, FilesAdded, Ownership, remove_folder
+from opsproof.system.fileadding import FileAdder, FilesAdded, Ownership
 from opsproof.system.filestore import Filestore
 from opsproof.system.host import Host
 from opsproof.system.service import services_of
@@ -18,6 +20,7 @@ from opsproof.target import FilestoreSettings, Target
 
 FOLDER_MODE = 0o750
 PHASE = "files"
+MOST_NAMED = 10
 
 
 class FilesRestore:
@@ -76,40 +79,43 @@ class FilesRestore:
             return self.added
         root = PurePosixPath(staged.staged) if staged else settings.path
         adder = FileAdder(root, self._ownership(settings, backup))
-        states = {member.path: adder.compare(member.path, member.sha256, member.bytes, member.link)
-                  for member in backup.file_members()}  # fmt: skip
-        wanted = {path for path, state in states.items() if state != "present"}
+        # Of hundreds of thousands of files only those are remembered that are not as they must be.
+        wanted: set[str] = set()
+        present = repaired = 0
+        for member in backup.file_members():
+            state = _compare(adder, member)
+            present += state == "present"
+            repaired += state == "wrong"
+            if state != "present":
+                wanted.add(member.path)
 
         def report(written: int) -> None:
             self.journal.report(Progress(PHASE, str(root), written, backup.files_bytes, 0.0))
 
         written = adder.add(backup.open_files(wanted.__contains__), report)
-        wrong = []
         if wanted:
             self.host.run("sync", "--file-system", str(root), timeout=3600.0)
-            wrong = [
-                member.path
-                for member in backup.file_members()
-                if member.path in wanted
-                and adder.compare(member.path, member.sha256, member.bytes, member.link) != "present"
-            ]
-        if wrong:
-            raise FilestoreError(
-                f"{len(wrong):,} files are not what the backup says",
-                expected="every file with its bytes",
-                found=", ".join(wrong[:10]),
-                kept="the live database is as it was",
-                hint="look at the backup: the name of a file must be the SHA-1 of its content",
-            )
-        repaired = sum(state == "wrong" for state in states.values())
-        self.added = FilesAdded(len(states) - len(wanted), len(wanted) - repaired, repaired, written)
+            self._require_written(backup, adder, wanted)
+        self.added = FilesAdded(present, len(wanted) - repaired, repaired, written)
         self.journal.record("files added", **vars(self.added))
         return self.added
 
-    def discard(self, staged: StagedFiles | None) -> None:
-        """Remove what was staged. Files that were added to a content-addressed filestore stay: they harm nobody."""
-        if staged is not None:
-            remove_folder(staged.staged)
+    def _require_written(self, backup: OpenedBackup, adder: FileAdder, wanted: Set[str]) -> None:
+        count, first = 0, list[str]()
+        for member in backup.file_members():
+            if member.path in wanted and _compare(adder, member) != "present":
+                count += 1
+                first += [member.path] if len(first) < MOST_NAMED else []
+        if count:
+            more = f" and {count - len(first):,} more" if count > len(first) else ""
+            raise FilestoreError(
+                f"{count:,} files are not what the backup says",
+                expected="every file with its bytes; an attachment is named by its own SHA-1",
+                found=", ".join(first) + more,
+                kept="the live database is as it was",
+                hint="if it stays so when you run it again, the backup or the disk is damaged: choose another backup\n"
+                + listing_command(self.target),
+            )
 
     def _ownership(self, settings: FilestoreSettings, backup: OpenedBackup) -> Ownership:
         """Return whose the files will be: as the live ones are, or as inventory, service or backup say."""
@@ -133,5 +139,9 @@ class FilesRestore:
             expected="a live filestore, filestore_owner in the inventory, or a service that runs as a user",
             found="none of them",
             kept="nothing was changed",
-            hint="filestore_owner: odoo:odoo",
+            hint=f"filestore_owner: odoo:odoo   in the inventory, at {self.target.name}",
         )
+
+
+def _compare(adder: FileAdder, member: Member) -> str:
+    return adder.compare(member.path, member.sha256, member.bytes, member.link)

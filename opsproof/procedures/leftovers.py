@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from opsproof.archive import manifest as records
 from opsproof.archive.catalogue import sidecar_name
 from opsproof.system.filestore import Filestore
-from opsproof.system.store import Leftover, Store
+from opsproof.system.store import PROBE, Leftover, Store
 from opsproof.target import Target
 
 # An unfinished upload under one of our names may be that of a run on another machine, for a database of the same name.
@@ -41,7 +41,8 @@ def find_unverified(target: Target, store: Store) -> list[str]:
 
 def _is_abandoned(leftover: Leftover, target: Target) -> bool:
     is_old = datetime.now(UTC) - leftover.started > ABANDONED_AFTER
-    return _is_backup_of(target, leftover.name) and (is_old or not leftover.in_doubt)
+    is_ours = _is_backup_of(target, leftover.name) or leftover.name.startswith(PROBE)
+    return is_ours and (is_old or not leftover.in_doubt)
 
 
 def _is_backup_of(target: Target, name: str) -> bool:

@@ -19,28 +19,26 @@ from pathlib import Path
 from opsproof.errors import ConfigurationError, OpsproofError, ProofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
-from opsproof.procedures.examination import find_orphans, find_unfinished
-from opsproof.procedures.exchange import FILES, UNDO, Exchange, explain_failed_undo
+from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
+from opsproof.procedures.examination import drop_abandoned_scratch, find_orphans, find_unfinished
+from opsproof.procedures.exchange import UNDO, Exchange, explain_failed_undo
 from opsproof.procedures.leftovers import clear_leftovers
 from opsproof.procedures.safety import restore_safety_backup
 from opsproof.procedures.staging import StagedFiles
 from opsproof.procedures.workspace import remove_abandoned
-from opsproof.system.databases import (
-    STAMP,
-    database_exists,
-    drop_database,
-    find_intents,
-    maintenance,
-    parked_name,
-    write_intent,
-)
+from opsproof.system.databases import STAMP, drop_database, find_intents, parked_name, write_intent
+from opsproof.system.dropping import survives
 from opsproof.system.fileadding import remove_unfinished
 from opsproof.system.filestore import Filestore
 from opsproof.system.host import Host
-from opsproof.system.postgres import Lock, connect, hold_lock
+from opsproof.system.lock import Lock, hold_lock
+from opsproof.system.maintenance import maintenance
+from opsproof.system.postgres import connect
 from opsproof.system.store import Store
 from opsproof.system.swap import park, rows_written_since
 from opsproof.target import Target
+
+AGAIN = "nothing is taken back yet: the same command again does that"
 
 
 class Recover:
@@ -86,7 +84,8 @@ class Recover:
                 f"More than one procedure of {self.target.name} is unfinished",
                 expected="one at most",
                 found="\n".join(f"{name!r}: {one.procedure}, {one.stage}, since {one.since}" for name, one in found),
-                hint="look at these databases; drop the side database that nobody needs",
+                kept="nothing was changed",
+                hint="\n".join([*_ways_to_drop(found), f"{recover_command(self.target)}   once only one is left"]),
             )
         if found:
             # Of the two databases that bear it after a swap, the one under the live name tells the stage.
@@ -101,7 +100,8 @@ class Recover:
         lines = [f"{name!r}: a side database of a run that ended while creating it" for name in self._orphans]
         if self.unfinished is not None:
             name, one = self.unfinished
-            lines.append(f"{name!r}: {one.procedure} of {one.backup}, {one.stage}, since {one.since}, by {one.by}")
+            what = f"undo of the {one.procedure}" if UNDO in one.options else one.procedure
+            lines.append(f"{name!r}: {what} of {one.backup}, {one.stage}, since {one.since}, by {one.by}")
         return lines or ["nothing is unfinished"]
 
     def plan(self) -> list[str]:
@@ -109,16 +109,17 @@ class Recover:
         if self.unfinished is None:
             return ["look whether the live database, its files and its services are as they must be"]
         _, one = self.unfinished
+        put_aside = f"{'keep' if UNDO in one.options else 'drop'} {one.side!r}; {one.live!r} is as it was"
         plans = {
-            "building": [f"drop {one.side!r}; {one.live!r} is as it was"],
-            "built": [f"drop {one.side!r}; {one.live!r} is as it was"],
-            "stopping": ["start the services", f"drop {one.side!r}; {one.live!r} is as it was"],
+            "building": [put_aside],
+            "built": [put_aside],
+            "stopping": ["start the services", put_aside],
             "swapped": ["start the services and look at the new database", "keep it if it passes, else swap back"],
             "in place": [f"build {one.live!r} anew from the safety backup {one.safety}, if it is gone"],
             "kept": [f"stop the services, make {one.parked!r} {one.live!r} again", "start the services"],
         }
         lost = [f"LOSE {rows:,} rows written to {table} since" for table, rows in self.lost.items()]
-        return [*plans[one.stage], *lost]
+        return [*plans[one.stage], *lost, *([AGAIN] if self._is_in_the_way_of_an_undo() else [])]
 
     def count_losses(self) -> dict[str, int]:
         """Count the rows that an undo would lose: written since the swap, table by table.
@@ -193,10 +194,13 @@ class Recover:
             for name in self._orphans:
                 drop_database(connection, name)
                 done.append(f"{name!r} is dropped")
+        done += [f"{name!r}, a scratch database, is dropped" for name in drop_abandoned_scratch(self.target)]
         done += self._clear_away()
         for line in done:
             self.journal.warn(f"recovered: {line}")
-        self.verdict = (*done, f"{self.target.database.name!r} is whole") if done else ("nothing was unfinished",)
+        is_whole = f"{self.target.database.name!r} is whole"
+        again = [AGAIN] if self._is_in_the_way_of_an_undo() else []
+        self.verdict = (*done, is_whole, *again) if done else ("nothing was unfinished",)
         return done
 
     def check_application(self) -> int:
@@ -214,10 +218,13 @@ class Recover:
         left = find_unfinished(self.target)
         if left:
             raise ProofError(
-                "Something is still unfinished",
+                f"Something of {self.target.name} is still unfinished, or was begun meanwhile",
                 expected="no intent on the server",
-                found=", ".join(repr(name) for name, _ in left),
-            )
+                found="\n".join(f"{name!r}: {one.procedure}, {one.stage}, since {one.since}, by {one.by}"
+                                for name, one in left),
+                kept=f"{self.target.database.name!r} is live, works, and finds its files",
+                hint=recover_command(self.target),
+            )  # fmt: skip
         return found
 
     def close(self) -> None:
@@ -239,25 +246,29 @@ class Recover:
 
     def _undo_build(self, intent: Intent) -> list[str]:
         done = []
-        if intent.stage == "stopping":
+        if intent.stage == "stopping" and self._is_live(intent):
             done += self._start(intent)
+        elif intent.stage == "stopping":
+            self._exchange(intent).start_whatever_starts()
         return [*done, self._put_aside(intent), f"{intent.live!r} is as it was"]
 
     def _put_aside(self, intent: Intent) -> str:
-        """Drop what a restore built; but what an undo was to make live again is kept, as it was kept before."""
+        """Drop what a restore built; but what an undo was to make live again is kept, and says what it said before."""
         staged = self._staged(intent)
         with maintenance(self.target.database) as connection:
-            if not intent.options.get(UNDO):
-                staged.discard()
+            if UNDO not in intent.options:
+                if staged is not None:
+                    staged.discard()
                 drop_database(connection, intent.side)
                 return f"{intent.side!r} is dropped"
-            name, stamp = intent.options[UNDO], intent.options.get(FILES, "")
-            staged.release(StagedFiles(staged.live, stamp).parked)
+            before = Intent.from_json(intent.options[UNDO])
+            files = self._staged(before)
+            if staged is not None and files is not None:
+                staged.release(files.parked)
             with connection.transaction():
-                park(connection, name)
-                kept = replace(intent, stage="kept", parked=name, options={"stamp": stamp})
-                write_intent(connection, name, kept)
-            return f"{name!r} is kept as before"
+                park(connection, before.parked)
+                write_intent(connection, before.parked, before)
+            return f"{before.parked!r} is kept as before"
 
     def _finish_swap(self, intent: Intent) -> list[str]:
         exchange = self._exchange(intent)
@@ -278,15 +289,21 @@ class Recover:
             return [*done, *exchange.start_again(), self._put_aside(intent)]
         exchange.keep()
         old = f"the old database is {intent.parked!r}" if intent.parked else "no old database is kept"
-        return [f"the restore of {intent.backup} is finished; {old}"]
+        how = f"taken back; what was live since is {intent.parked!r}" if UNDO in intent.options else f"finished; {old}"
+        return [f"the restore of {intent.backup} is {how}"]
 
     def _finish_in_place(self, intent: Intent) -> list[str]:
-        with maintenance(self.target.database) as connection:
-            is_live = database_exists(connection, intent.live)
-        if is_live:
+        if self._is_live(intent):
             return self._undo_build(replace(intent, stage="stopping"))
+        staged = self._staged(intent)
+        if staged is not None:
+            staged.discard()
         restore_safety_backup(self.target, self.store, self.journal, intent)
         return [f"{intent.live!r} is built anew from the safety backup {intent.safety}", *self._start(intent)]
+
+    def _is_live(self, intent: Intent) -> bool:
+        with maintenance(self.target.database) as connection:
+            return survives(connection, intent.live)
 
     def _start(self, intent: Intent) -> list[str]:
         """Start the services; those that run too, for one that dies again and again seems to at times."""
@@ -300,12 +317,14 @@ class Recover:
     def _take_back_restore(self, intent: Intent) -> list[str]:
         """Swap once more, the other way round: nothing is dropped, so that even this can be undone."""
         moment = datetime.now(UTC)
+        stamp = {"stamp": moment.strftime(STAMP)} if "stamp" in intent.options else {}
         again = replace(
             intent, side=intent.parked, parked=parked_name(intent.live, moment), stage="stopping",
-            options={"stamp": moment.strftime(STAMP), UNDO: intent.parked, FILES: intent.options.get("stamp", "")},
+            options={**stamp, UNDO: intent.to_json()},
         )  # fmt: skip
         exchange = self._exchange(again)
-        exchange.swap_parked(intent.parked, self._staged(intent).parked)
+        staged = self._staged(intent)
+        exchange.swap_parked(intent.parked, staged.parked if staged else None)
         return [f"{intent.parked!r} is {intent.live!r} again; what was live since is {again.parked!r}"]
 
     def _last_restore(self) -> tuple[str, Intent]:
@@ -321,7 +340,8 @@ class Recover:
                 expected="a database that a restore has kept",
                 found="none: it was cleaned up, or never was",
                 kept="nothing was changed",
-                hint=f"pytest actions/test_restore.py --env={self.target.environment} --backup=ID",
+                hint=f"{listing_command(self.target)}   shows what can be restored instead\n"
+                + restore_command(self.target, "ID"),
             )
         return max(kept, key=lambda one: one[1].since)
 
@@ -331,6 +351,25 @@ class Recover:
         one = intent or blank
         return Exchange(self.target, self._host, one, self.journal, self._staged(one) if intent else None)
 
-    def _staged(self, intent: Intent) -> StagedFiles:
-        path = self.target.filestore.path if self.target.filestore else Path("/nonexistent/filestore")
-        return StagedFiles(Path(path), intent.options.get("stamp", ""))
+    def _staged(self, intent: Intent) -> StagedFiles | None:
+        """Return the folders that are exchanged with the database; None where no folder is exchanged."""
+        settings = self.target.filestore
+        if settings is None or settings.content_addressed or "stamp" not in intent.options:
+            return None  # a schema's rollback leaves the files alone
+        return StagedFiles(Path(settings.path), intent.options.get("stamp", ""))
+
+    def _is_in_the_way_of_an_undo(self) -> bool:
+        """Tell whether something else has to be brought to its end before a restore can be taken back."""
+        if not self.undo or self.unfinished is None:
+            return False
+        one = self.unfinished[1]
+        return one.stage != "kept" and not (one.stage == "swapped" and UNDO in one.options)
+
+
+def _ways_to_drop(found: list[tuple[str, Intent]]) -> list[str]:
+    """Return the commands that drop what is only being built; the other databases hold what may be needed."""
+    return [
+        f"{drop_command(name)}   drops what the one was building"
+        for name, one in found
+        if one.stage in ("building", "built") and name == one.side
+    ]

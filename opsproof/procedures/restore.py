@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import secrets
+import shlex
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,9 +25,11 @@ from opsproof.procedures.examination import Examination, Request
 from opsproof.procedures.exchange import Exchange, Outage, explain_failed_undo
 from opsproof.procedures.safety import restore_safety_backup, take_safety_backup
 from opsproof.procedures.staging import StagedFiles
-from opsproof.system.databases import STAMP, database_exists, drop_database, maintenance
+from opsproof.system.databases import STAMP, drop_database
+from opsproof.system.dropping import survives
 from opsproof.system.fileadding import FilesAdded
-from opsproof.system.postgres import Lock, hold_lock
+from opsproof.system.lock import Lock, hold_lock
+from opsproof.system.maintenance import maintenance
 from opsproof.system.store import Store
 from opsproof.system.swap import SwapResult
 from opsproof.target import Target
@@ -58,11 +61,12 @@ class Restore(Examination):
     side: SideDatabase
     exchange: Exchange
     outage: Outage
+    procedure = "restore"
 
     def __init__(self, target: Target, store: Store, journal: Journal, request: Request) -> None:
         super().__init__(target, store, journal, request)
         self.outcome: RestoreOutcome | None = None
-        self.safety = ""
+        self.safety = self.safety_sha256 = ""
         self._staged: StagedFiles | None = None
         self._dropped_live = False
 
@@ -72,7 +76,7 @@ class Restore(Examination):
         Raises:
             DatabaseError: Another run is at work on it.
         """
-        self.lock = self._undo.enter_context(hold_lock(self.target.database, "restore"))
+        self.lock = self._undo.enter_context(hold_lock(self.target.database, self.procedure))
         # Another run may have ended halfway since it was looked at.
         self.require_nothing_unfinished()
         return self.lock
@@ -86,7 +90,8 @@ class Restore(Examination):
         if self.facts is not None and self.request.safety_backup:
             self.lock.check()
             with self.journal.phase("safety backup"):
-                self.safety = take_safety_backup(self.target, self.store, self.journal).id
+                taken = take_safety_backup(self.target, self.store, self.journal)
+            self.safety, self.safety_sha256 = taken.id, taken.sha256
         return self.safety
 
     def build_side(self) -> SideDatabase:
@@ -204,12 +209,13 @@ class Restore(Examination):
         record: DatabaseRecord | None = backup.manifest.database if backup.manifest else None
         shape, properties = record or self.facts, self.facts or record
         if shape is None or properties is None:
+            name = self.target.database.name
             raise ProofError(
                 "Neither the backup nor a live database says how the database is to be made",
                 expected="a manifest, or a live database",
                 found=backup.description,
                 kept="nothing was changed",
-                hint=f"createdb --template=template0 --encoding=UTF8 {self.target.database.name}, and run it again",
+                hint=f"createdb --template=template0 --encoding=UTF8 {shlex.quote(name)}   and then the same again",
             )
         # The live database's roles are those of this server already.
         roles = {} if self.facts is not None else self.request.roles
@@ -228,24 +234,28 @@ class Restore(Examination):
         try:
             done = self.exchange.take_names_back()
             if self._dropped_live and not self._is_live():
+                if self._staged is not None:
+                    self._staged.discard()
                 restore_safety_backup(self.target, self.store, self.journal, self.exchange.intent)
                 done.append(f"{self.exchange.intent.live!r} is built anew from {self.safety}")
             for line in [*done, *self.exchange.start_again()]:
                 self.journal.warn(f"undone: {line}")
             with maintenance(self.target.database) as connection:
                 drop_database(connection, self.exchange.intent.side)
-            self._files.discard(self._staged)
+            # Files that were added to a content-addressed filestore stay: they harm nobody.
+            if self._staged is not None:
+                self._staged.discard()
         except OpsproofError as error:
             raise explain_failed_undo(self.target, self.exchange.intent, error) from error
 
     def _is_live(self) -> bool:
         with maintenance(self.target.database) as connection:
-            return database_exists(connection, self.target.database.name)
+            return survives(connection, self.target.database.name)
 
     def _intent(self) -> Intent:
         in_place = self.request.in_place or self.facts is None
         return Intent(
-            procedure="restore",
+            procedure=self.procedure,
             run=secrets.token_hex(4),
             environment=self.target.environment,
             target=self.target.name,
@@ -254,7 +264,8 @@ class Restore(Examination):
             parked="" if in_place else self.parked_name,
             backup=self.choice.id,
             safety=self.safety,
-            stage="in place" if self.request.in_place else "building",
+            # Where nothing is live there is nothing to build anew either.
+            stage="in place" if self.request.in_place and self.facts is not None else "building",
             services=self.target.services,
             since=datetime.now(UTC).isoformat(timespec="seconds"),
             by=f"{getpass.getuser()}@{socket.gethostname()}",

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from opsproof.archive.catalogue import sidecar_name
 from opsproof.archive.choosing import Choice
 from opsproof.archive.fetching import fetch
 from opsproof.archive.manifest import DatabaseRecord, read_sidecar
 from opsproof.archive.opening import open_backup
-from opsproof.errors import StoreError
+from opsproof.archive.reading import OpenedBackup
+from opsproof.errors import ArchiveError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.backup import Backup, Outcome
 from opsproof.procedures.building import SideDatabase
 from opsproof.procedures.files import FilesRestore
 from opsproof.procedures.workspace import Workspace
-from opsproof.system.databases import clear_intent, drop_database, find_intents, maintenance, side_name
+from opsproof.system.databases import clear_intent, drop_database, find_intents, side_name
+from opsproof.system.dropping import survives
 from opsproof.system.dump import Clients, find_client_programs
 from opsproof.system.host import Host
+from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import read_server
 from opsproof.system.store import Store
 from opsproof.system.swap import swap
@@ -70,30 +76,67 @@ def restore_safety_backup(target: Target, store: Store, journal: Journal, intent
         OpsproofError: It could not be built; the safety backup is in the store as before.
     """
     journal.warn(f"{intent.live!r} is built anew from the safety backup {intent.safety}")
-    choice = _choose(store, intent.safety)
-    host = Host(target.connection)
-    workspace = Workspace()
-    try:
-        dump = workspace.path / "database"
-        backup = open_backup(fetch(choice, workspace.path, journal), choice.sidecar, dump)
-        record = backup.manifest.database if backup.manifest else None
-        if record is None:
-            raise StoreError(f"The safety backup {intent.safety} has no manifest")
-        with maintenance(target.database) as connection:
-            programs = find_client_programs(host, read_server(connection).major, target.pg_bindir)
-        side = _begin_anew(target, Clients(host, programs, target.database), journal, intent, record)
+    with _opened(target, store, journal, intent) as (backup, dump, clients):
+        record = _database_of(backup, store, intent)
+        side = _begin_anew(target, clients, journal, intent, record)
         side.load(backup, dump, record.owner, {})
         side.prove(backup, dump, {})
-        files = FilesRestore(target, host, journal)
+        files = FilesRestore(target, clients.host, journal)
         # A filestore that is exchanged with its database was left alone, or has been put back already.
         if files.stage(backup, "") is None:
             files.add(backup, None)
-        swap(target.database, intent.live, side.name, "", intent, connection_limit=record.connection_limit)
+        # Whoever finds it after the swap has nothing to exchange any more, and another backup that is live.
+        swapped = replace(intent, backup=intent.safety, options={})
+        swap(target.database, intent.live, side.name, "", swapped, connection_limit=record.connection_limit)
         with maintenance(target.database) as connection:
             clear_intent(connection, intent.live)
-        backup.close()
-    finally:
-        workspace.close()
+
+
+@contextmanager
+def build_from_safety_backup(
+    target: Target, store: Store, journal: Journal, intent: Intent
+) -> Iterator[tuple[SideDatabase, OpenedBackup]]:
+    """Build the side database that an intent names from its safety backup, prove it, and leave it there.
+
+    Raises:
+        OpsproofError: It could not be built.
+    """
+    with _opened(target, store, journal, intent) as (backup, dump, clients):
+        record = _database_of(backup, store, intent)
+        side = SideDatabase(clients, intent.side, journal)
+        side.create(record, record, intent, {})
+        side.load(backup, dump, record.owner, {})
+        side.prove(backup, dump, {})
+        yield side, backup
+
+
+@contextmanager
+def _opened(
+    target: Target, store: Store, journal: Journal, intent: Intent
+) -> Iterator[tuple[OpenedBackup, Path, Clients]]:
+    """Yield the safety backup that an intent names, its dump, and the programs to load it with."""
+    choice, host = _choose(store, intent.safety), Host(target.connection)
+    with ExitStack() as stack:
+        workspace = stack.enter_context(closing(Workspace()))
+        dump = workspace.path / "database"
+        path = fetch(choice, workspace.path, journal)
+        backup = stack.enter_context(closing(open_backup(path, choice.sidecar, dump)))
+        with maintenance(target.database) as connection:
+            programs = find_client_programs(host, read_server(connection).major, target.pg_bindir)
+        yield backup, dump, Clients(host, programs, target.database)
+
+
+def _database_of(backup: OpenedBackup, store: Store, intent: Intent) -> DatabaseRecord:
+    if backup.manifest is None:
+        raise ArchiveError(
+            f"The safety backup {intent.safety} does not say how its database is made",
+            expected="a manifest with the database's encoding, locale and owner",
+            found=backup.description,
+            kept=f"the safety backup: {_choose(store, intent.safety).location}",
+            hint=f"createdb --template=template0 --encoding=UTF8 {shlex.quote(intent.live)}, and load it by hand:"
+            " RESTORE.txt in it tells how",
+        )
+    return backup.manifest.database
 
 
 def _begin_anew(
@@ -110,6 +153,9 @@ def _begin_anew(
     with maintenance(target.database) as connection:
         for one in old:
             drop_database(connection, one)
+        if not survives(connection, intent.live):
+            # A drop that the server did not bring to its end has left something under the name.
+            drop_database(connection, intent.live, even_live=True)
     return side
 
 

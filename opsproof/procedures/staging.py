@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from opsproof.errors import FilestoreError
@@ -64,12 +65,12 @@ class StagedFiles:
             self._rename(self.parked, self.live)
             self._sync()
 
-    def finish(self) -> None:
-        """Leave the parked folder for the undo; nothing else of it is there."""
-        remove_folder(self.staged)
-
     def discard(self) -> None:
-        """Remove what was staged for a restore that did not come to its swap."""
+        """Remove the staged folder, if it did not become the live one; the parked one stays, for the undo.
+
+        Raises:
+            FilestoreError: It cannot be removed.
+        """
         remove_folder(self.staged)
 
     def _rename(self, old: Path, new: Path) -> None:
@@ -78,15 +79,25 @@ class StagedFiles:
                 old.rename(new)
         except OSError as error:
             raise FilestoreError(
-                f"{old} could not be renamed to {new.name}",
-                expected="a folder beside the live one that this account can write",
+                f"{old} could not be renamed to {new.name}: {error.strerror}",
+                expected=f"{old.parent}, which this account can write, and nothing of the new name in it",
                 found=str(error),
-                hint=f"mv {old} {new}",
+                kept=f"all files: they are in {old}",
+                hint=f"mv {shlex.quote(str(old))} {shlex.quote(str(new))}",
             ) from error
 
     def _sync(self) -> None:
-        folder = os.open(self.live.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            folder = os.open(self.live.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise FilestoreError(
+                f"{self.live.parent} could not be written to its disk: {error.strerror}",
+                expected="a disk that keeps what was renamed on it",
+                found=str(error),
+                kept="all files: the folders have been renamed, which the disk may not know yet",
+                hint=f"sync --file-system {shlex.quote(str(self.live.parent))}",
+            ) from error

@@ -3,37 +3,85 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from opsproof.errors import HostError
+
 PREFIX = "opsproof-restore-"
 LOCK = "lock"
 
 
 class Workspace:
-    """A new folder in the temporary folder, mode 0700; whoever holds the lock in it is at work there."""
+    """A new folder in the temporary folder, mode 0700; whoever holds the lock in it is at work there.
+
+    Raises:
+        HostError: The temporary folder cannot be written.
+    """
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock: IO[bytes] = (self.path / LOCK).open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            # Until it is locked, another run may take it for one that a killed run has left.
+            while not self._make():
+                pass
+        except OSError as error:
+            raise HostError(
+                f"There is no folder to unpack a backup in: {error.strerror}",
+                expected="a temporary folder that this account can write, with room",
+                found=str(error),
+                kept="nothing was changed",
+                hint="name one with room for it: TMPDIR=/path pytest ...",
+            ) from error
 
     def close(self) -> None:
         """Remove the folder with everything in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            _remove(self.path)
         self._lock.close()
+
+    def _make(self) -> bool:
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        try:
+            self._lock: IO[bytes] = (self.path / LOCK).open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            return os.path.samestat(os.fstat(self._lock.fileno()), (self.path / LOCK).stat())
+        except FileNotFoundError:
+            return False
 
 
 def remove_abandoned() -> list[Path]:
     """Remove the folders of runs that ended without doing so themselves; return which."""
-    removed = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        # Somebody else's folder, or one that is just being made or removed: not ours to judge.
-        with suppress(OSError), (folder / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
+    removed: list[Path] = []
+    try:
+        found = list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+    except OSError:
+        # Whoever needs a folder there is told by `Workspace`.
+        return removed
+    for folder in found:
+        # Somebody else's folder, or one that is at work: not ours to judge.
+        with suppress(OSError):
+            if (folder / LOCK).exists():
+                with (folder / LOCK).open("rb") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(folder)
+            else:
+                # A run that was killed before it locked it, or after all else was removed: it is empty.
+                folder.rmdir()
             removed.append(folder)
     return removed
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: whoever is killed over it leaves something that the next run knows."""
+    for path in folder.iterdir():
+        if path.name == LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    shutil.rmtree(folder)

@@ -1,52 +1,18 @@
-"""What a server has and a role may do there; what stands in a database; and the same as a dump's text tells it."""
+"""What a server has, what a role may do there, and what stands in a database."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from opsproof.errors import CommandFailed, DumpError, HostError
-from opsproof.system.copytext import Content, PlainDump
-from opsproof.system.dump import ClientPrograms, Clients, explain_dump_error
-from opsproof.system.host import Host
+from opsproof.errors import HostError
+from opsproof.system.dump import Clients, explain_dump_error
 from opsproof.system.postgres import Connection
-
-SCHEMA_SECONDS = 1800.0
-NAME = r'(?:"(?:[^"]|"")+"|[^\s",;()]+)'
-QUALIFIED = rf"(?:{NAME}\.)?{NAME}"
-HEADING = re.compile(r"^-- Name: (.*); Type: ([A-Z ]+); Schema: (.*?); Owner:.*$", re.M)
-# What pg_dump prints between two entries, as it turns to another tablespace: it belongs to neither.
-BETWEEN = re.compile(r"(?:--.*|SET default_\w+ = .*;|\\unrestrict .*)?")
-DATA_ENTRY = re.compile(r"\d+; \d+ \d+ (TABLE DATA|SEQUENCE SET|BLOBS|MATERIALIZED VIEW DATA|STATISTICS DATA) ")
-OBJECT_ENTRY = re.compile(r"\d+; \d+ \d+ (BLOBS|BLOB METADATA|BLOB) ")
-# Where the names of roles stand in an entry; its last statement says whose it is.
-OWNER = re.compile(rf" OWNER TO ({NAME});\Z")
-OBJECT_OWNER = re.compile(rf"^ALTER LARGE OBJECT (?P<oid>\d+) OWNER TO ({NAME});$", re.M)
-OBJECT_GRANT = re.compile(rf"^GRANT (ALL|[A-Z,]+) ON LARGE OBJECT (\d+) TO ({NAME})(?: WITH GRANT OPTION)?;$", re.M)
-OBJECT_PRIVILEGES = ("SELECT", "UPDATE")
-GRANTS = re.compile(
-    rf"(?:^SET SESSION AUTHORIZATION| FOR ROLE| TO| FROM) ({NAME})"
-    r"(?:(?= IN SCHEMA | GRANT | REVOKE )|(?: WITH GRANT OPTION)?;$)",
-    re.M,
-)
-USER_MAPPING = re.compile(rf"\ACREATE USER MAPPING FOR ({NAME}) SERVER ")
-POLICY = re.compile(
-    rf"\ACREATE POLICY {NAME} ON {QUALIFIED}(?: AS RESTRICTIVE)?(?: FOR \w+)? TO "
-    rf"({NAME}(?:, {NAME})*)(?= USING | WITH CHECK |;)"
-)
-ROLES = {"ACL": GRANTS, "DEFAULT ACL": GRANTS, "USER MAPPING": USER_MAPPING, "POLICY": POLICY}
-NOT_VALID = re.compile(
-    rf"\AALTER (?:TABLE|DOMAIN) (?:ONLY )?({QUALIFIED})\s+ADD CONSTRAINT ({NAME}) .* NOT VALID;", re.S
-)
-NOBODY = frozenset({"PUBLIC", "CURRENT_USER", "SESSION_USER", "CURRENT_ROLE"})
+from opsproof.system.schematext import Schema, decode_schema, parse_schema
 
 
 @dataclass(frozen=True)
@@ -83,194 +49,6 @@ class Ties:
     strangers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Block:
-    """An entry of a schema's text: kind (`TABLE`, `ACL`, ...), schema, name, and the statements."""
-
-    kind: str
-    schema: str
-    name: str
-    body: str
-
-    @property
-    def label(self) -> str:
-        """What an error calls it."""
-        return f"{self.kind} {self.name if self.schema in ('', '-') else f'{self.schema}.{self.name}'}"
-
-    @property
-    def is_large_object(self) -> bool:
-        """Tell whether it is about large objects, which pg_dump prints only with their content."""
-        return self.kind.startswith("BLOB") or self.name.startswith("LARGE OBJECT")
-
-    @property
-    def owner(self) -> str:
-        """Whose it is, as the text says; empty where it does not."""
-        match = OWNER.search(self.body)
-        return plain_name(match[1]) if match else ""
-
-    def role_spans(self) -> Iterator[tuple[int, int]]:
-        """Yield where in the body the names of roles stand, quoted or not."""
-        owner = OBJECT_OWNER if self.is_large_object else OWNER
-        for pattern in (ROLES[self.kind], owner) if self.kind in ROLES else (owner,):
-            for match in pattern.finditer(self.body):
-                start, stop = match.span(pattern.groups)
-                for name in re.compile(NAME).finditer(self.body, start, stop):
-                    if name[0] not in NOBODY:
-                        yield name.span()
-
-    def roles(self) -> frozenset[str]:
-        """Return the roles that it names."""
-        return frozenset(plain_name(self.body[start:stop]) for start, stop in self.role_spans())
-
-    def without_owner(self) -> Block:
-        """Return the same without the statement that says whose it is."""
-        return replace(self, body=re.sub(rf"\n+ALTER [^\n]* OWNER TO {NAME};\Z", "", self.body))
-
-    def with_roles(self, role_map: Mapping[str, str]) -> Block:
-        """Return the same with other roles in the places of some, and every role's name quoted."""
-        pieces, end = [], 0
-        for start, stop in sorted(self.role_spans()):
-            old = plain_name(self.body[start:stop])
-            pieces += [self.body[end:start], quoted_name(role_map.get(old, old))]
-            end = stop
-        return replace(self, body="".join([*pieces, self.body[end:]]))
-
-
-@dataclass(frozen=True)
-class Schema:
-    """A schema as pg_dump or pg_restore print it; majors of the server and of the pg_dump that it came from."""
-
-    server_major: int
-    client_major: int
-    blocks: tuple[Block, ...]
-    tablespaces: frozenset[str]
-
-    def named(self, kind: str) -> list[str]:
-        """Return the names of all entries of a kind."""
-        return [block.name for block in self.blocks if block.kind == kind]
-
-    def with_roles(self, role_map: Mapping[str, str]) -> Schema:
-        """Return the same with other roles in the places of some, and every role's name quoted."""
-        return replace(self, blocks=tuple(block.with_roles(role_map) for block in self.blocks))
-
-    def owners(self) -> frozenset[str]:
-        """Return the roles that own something."""
-        return frozenset(block.owner for block in self.blocks if block.owner) | {*self.object_owners().values()}
-
-    def roles(self) -> frozenset[str]:
-        """Return the roles that own something, are granted something, or have a policy."""
-        return frozenset(role for block in self.blocks for role in block.roles())
-
-    def not_valid(self) -> frozenset[str]:
-        """Return the constraints that were never validated, as `table constraint`."""
-        matches = (NOT_VALID.match(block.body) for block in self.blocks if block.kind.endswith("CONSTRAINT"))
-        return frozenset(f"{match[1]} {match[2]}" for match in matches if match)
-
-    def object_owners(self) -> dict[int, str]:
-        """Return the owner of each large object."""
-        bodies = (block.body for block in self.blocks if block.is_large_object)
-        return {int(oid): plain_name(role) for body in bodies for oid, role in OBJECT_OWNER.findall(body)}
-
-    def object_grants(self) -> frozenset[tuple[int, str, str]]:
-        """Return large object, role and privilege of each grant to somebody other than the owner."""
-        owners = self.object_owners()
-        return frozenset(
-            (int(oid), plain_name(role), one)
-            for block in self.blocks
-            if block.is_large_object
-            for privileges, oid, role in OBJECT_GRANT.findall(block.body)
-            for one in (OBJECT_PRIVILEGES if privileges == "ALL" else privileges.split(","))
-            if plain_name(role) != owners.get(int(oid))
-        )
-
-
-def parse_schema(text: str) -> Schema:
-    """Cut the text of a schema at its headings."""
-    headings = list(HEADING.finditer(text))
-    ends = [heading.start() for heading in headings[1:]] + [len(text)]
-
-    def major(words: str) -> int:
-        match = re.search(rf"^-- Dumped {words} (\d+)", text, re.M)
-        return int(match[1]) if match else 0
-
-    spaces = re.findall(rf"^SET default_tablespace = ({NAME});$", text, re.M)
-    return Schema(
-        server_major=major("from database version"),
-        client_major=major("by pg_dump version"),
-        blocks=tuple(
-            Block(heading[2], heading[3], heading[1], _without_margins(text[heading.end() : end]))
-            for heading, end in zip(headings, ends, strict=False)
-        ),
-        tablespaces=frozenset(plain_name(name) for name in spaces if name != "''"),
-    )
-
-
-@dataclass(frozen=True)
-class DumpFile:
-    """A custom dump on the host, read by pg_restore of one version without touching any server."""
-
-    path: Path
-    programs: ClientPrograms
-    host: Host
-
-    @cached_property
-    def schema(self) -> Schema:
-        """All but the rows and the content of large objects.
-
-        Raises:
-            DumpError: It is no dump that this pg_restore can read.
-        """
-        entries = [line for line in self._entries if not DATA_ENTRY.match(line)]
-        text = self._restore("--use-list=/dev/stdin", "--file=-", stdin=entries)
-        return parse_schema(_decoded(text.encode(errors="surrogateescape")))
-
-    def large_objects(self) -> dict[int, Content]:
-        """Return size and SHA-256 of every large object.
-
-        Raises:
-            DumpError: The dump cannot be read to its end.
-        """
-        entries = [line for line in self._entries if OBJECT_ENTRY.match(line)]
-        if not entries:
-            return {}
-        text = PlainDump({})
-        arguments = ("--use-list=/dev/stdin", "--file=-", str(self.path))
-        with self.host.pipe(self._program, *arguments, stdin="\n".join(entries).encode()) as pipe:
-            while data := pipe.read():
-                text.feed(data)
-            try:
-                pipe.finish()
-            except CommandFailed as error:
-                raise self._unreadable(error) from error
-        text.finish()
-        return text.large_objects
-
-    @cached_property
-    def _entries(self) -> list[str]:
-        return self._restore("--list").splitlines()
-
-    @property
-    def _program(self) -> str:
-        return self.programs.path("pg_restore")
-
-    def _restore(self, *arguments: str, stdin: list[str] | None = None) -> str:
-        given = "\n".join(stdin or ()).encode(errors="surrogateescape")
-        try:
-            done = self.host.run(self._program, *arguments, str(self.path), stdin=given, timeout=SCHEMA_SECONDS)
-        except CommandFailed as error:
-            raise self._unreadable(error) from error
-        return done.stdout
-
-    def _unreadable(self, error: CommandFailed) -> DumpError:
-        return DumpError(
-            f"pg_restore {self.programs.version} cannot read the dump {self.path.name}",
-            expected="a custom dump, of a pg_dump that is not newer than this pg_restore",
-            found=error.found,
-            kept="nothing was changed",
-            hint="restore into a server that is not older than the one that the backup came from",
-        )
-
-
 def read_schema(clients: Clients) -> Schema:
     """Return the schema of a database, read by pg_dump.
 
@@ -285,7 +63,7 @@ def read_schema(clients: Clients) -> Schema:
             pipe.finish()
     except HostError as error:
         raise explain_dump_error(error, clients.address) from error
-    return parse_schema(_decoded(b"".join(pieces)))
+    return parse_schema(decode_schema(b"".join(pieces)))
 
 
 def read_rights(connection: Connection) -> Rights:
@@ -450,41 +228,6 @@ def read_object_grants(connection: Connection) -> frozenset[tuple[int, str, str]
         " FROM pg_largeobject_metadata, aclexplode(lomacl) WHERE grantee <> lomowner"
     )
     return frozenset((oid, role, privilege) for oid, role, privilege in _rows(connection, query))
-
-
-def plain_name(quoted: str) -> str:
-    """Return a name as it is, of one as SQL writes it."""
-    return quoted[1:-1].replace('""', '"') if quoted.startswith('"') else quoted
-
-
-def plain_label(label: str) -> str:
-    """Return a label without quotes that only some major versions need: each has key words of its own."""
-    return re.sub(r'(?<!")"([a-z_][a-z0-9_$]*)"(?!")', r"\1", label)
-
-
-def quoted_name(name: str) -> str:
-    """Return a name as SQL takes it, whatever is in it."""
-    return sql.Identifier(name).as_string()
-
-
-def _without_margins(text: str) -> str:
-    lines = text.split("\n")
-    start, stop = 0, len(lines)
-    while start < stop and BETWEEN.fullmatch(lines[start]):
-        start += 1
-    while stop > start and BETWEEN.fullmatch(lines[stop - 1]):
-        stop -= 1
-    return "\n".join(lines[start:stop])
-
-
-def _decoded(data: bytes) -> str:
-    """Return the text, in the encoding that it says it has."""
-    match = re.search(rb"^SET client_encoding = '(\w+)';$", data, re.M)
-    encoding = re.sub(r"^WIN", "cp", match[1].decode()) if match else "UTF8"
-    try:
-        return data.decode(encoding)
-    except (LookupError, UnicodeError):
-        return data.decode(errors="surrogateescape")
 
 
 def _rows(connection: Connection, query: str, *arguments: object) -> list[tuple[Any, ...]]:

@@ -20,26 +20,11 @@ from psycopg import sql
 
 from opsproof.errors import ConnectionFailed, DatabaseError, DatabaseMissing, LockTimeout, PermissionDenied
 from opsproof.intent import MARK, Intent, disclose, enclose
-from opsproof.system.postgres import NAME_BYTES, Connection, maintenance
-from opsproof.system.properties import copy_properties
-
-__all__ = [
-    "clear_intent",
-    "copy_properties",
-    "create_side",
-    "database_exists",
-    "drop_database",
-    "find_intents",
-    "maintenance",
-    "oid_of",
-    "parked_name",
-    "read_intent",
-    "side_name",
-    "write_intent",
-]
+from opsproof.system.dropping import drop
+from opsproof.system.postgres import NAME_BYTES, Connection
 
 STAMP = "%Y%m%d%H%M%S"
-OURS = re.compile(r".+__(side|before)_\d{14}", re.DOTALL)
+OURS = re.compile(r".+__(side|before|scratch)_\d{14}", re.DOTALL)
 HASH_DIGITS = 8
 # Errors after which there is no connection: of the connection itself, of an operator, of a timeout between statements.
 LOST = ("08", "57P", "25P03", "25P04")
@@ -60,11 +45,18 @@ class _Shape(Protocol):
     def locale_provider(self) -> str: ...
     @property
     def locale(self) -> str | None: ...
+    @property
+    def icu_rules(self) -> str | None: ...
 
 
 def side_name(database: str, moment: datetime) -> str:
     """Return the name of a side database, `{db}__side_{YYYYMMDDHHMMSS}` in UTC, in 63 bytes at most."""
     return _named(database, "side", moment)
+
+
+def scratch_name(database: str, moment: datetime) -> str:
+    """Return the name of a scratch database, `{db}__scratch_{YYYYMMDDHHMMSS}` in UTC, in 63 bytes at most."""
+    return _named(database, "scratch", moment)
 
 
 def parked_name(database: str, moment: datetime) -> str:
@@ -94,7 +86,8 @@ def create_side(connection: Connection, name: str, shape: _Shape, *, owner: str 
         name: Its name.
         shape: Whose encoding, locale and owner it gets.
         owner: Another owner than the shape's.
-        like: The live database, whose tablespace and collation rules it gets; the server's default where there is none.
+        like: The live database, whose tablespace it gets, and whose collation rules where the shape does not say any;
+            the server's default where there is none.
 
     Raises:
         PermissionDenied: The role may not create databases, or not for this owner.
@@ -115,7 +108,8 @@ def create_side(connection: Connection, name: str, shape: _Shape, *, owner: str 
         ).format(sql.SQL(rules)),
         (like,),
     ).fetchone()
-    tablespace, icu_rules = row or (None, None)
+    tablespace, like_rules = row or (None, None)
+    icu_rules = like_rules if shape.icu_rules is None else shape.icu_rules
     if icu_rules and shape.locale_provider == "icu":
         words["ICU_RULES"] = icu_rules
     options = [sql.SQL("{} {}").format(sql.SQL(word), sql.Literal(value)) for word, value in words.items()]
@@ -171,7 +165,7 @@ def drop_database(connection: Connection, name: str, *, even_live: bool = False)
             connection.execute(
                 sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false").format(sql.Identifier(name))
             )
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        drop(connection, name)
 
 
 def write_intent(connection: Connection, database: str, intent: Intent) -> None:

@@ -10,6 +10,7 @@ import grp
 import hashlib
 import os
 import pwd
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from opsproof.system.filestore import FileHeader
 READ_BYTES = 1 << 20
 TEMPORARY = ".opsproof-adding"
 EXECUTE = 0o111
+KEPT = "the live files; those that were added already harm nobody"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,6 @@ class FileAdder:
         self.root = Path(root)
         self._ownership = ownership
         self._ids = ownership.ids
-        self.added: list[str] = []
 
     def compare(self, path: str, sha256: str, size: int, link: str | None) -> str:
         """Tell whether a file is there as it must be: `present`, `missing` or `wrong`. It is read to its end.
@@ -85,8 +86,23 @@ class FileAdder:
             sha256: Of its content; empty where only its name tells what it must be.
             size: Its bytes.
             link: A symbolic link's target.
+
+        Raises:
+            FilestoreError: What is there cannot be read.
         """
         place = self._place(path)
+        try:
+            return self._compare(place, path, sha256, size, link)
+        except OSError as error:
+            raise FilestoreError(
+                f"{place} could not be read: {error.strerror}",
+                expected="a filestore that this account can read",
+                found=str(error),
+                kept=KEPT,
+                hint=f"ls -l {shlex.quote(str(place.parent))}; where the disk fails, dmesg says so",
+            ) from error
+
+    def _compare(self, place: Path, path: str, sha256: str, size: int, link: str | None) -> str:
         if link is not None:
             return "present" if place.is_symlink() and os.readlink(place) == link else self._absent_or_wrong(place)  # noqa: PTH115
         if place.is_symlink() or not place.is_file():
@@ -105,15 +121,15 @@ class FileAdder:
         try:
             for header, chunks in files:
                 written += self._write(header, chunks)
-                self.added.append(header.path)
                 progress(written)
         except OSError as error:
             raise FilestoreError(
                 f"The filestore {self.root} could not be written: {error.strerror}",
                 expected="a folder that this account can write, with room",
                 found=str(error),
-                kept="the live files are as they were, with some added",
-                hint=f"df -h {self.root}; ls -ld {self.root}",
+                kept=KEPT,
+                hint=f"df -h {shlex.quote(str(self.root))}; df -i {shlex.quote(str(self.root))};"
+                f" ls -ld {shlex.quote(str(self.root))}",
             ) from error
         return written
 
@@ -160,7 +176,11 @@ class FileAdder:
         parts = PurePosixPath(path).parts
         if not parts or PurePosixPath(path).is_absolute() or ".." in parts:
             raise FilestoreError(
-                f"{path!r} is no place in a filestore", expected="a relative name without '..'", found=repr(path)
+                f"{path!r} is no place in a filestore",
+                expected="a relative name without '..'",
+                found=repr(path),
+                kept="nothing was written there",
+                hint="do not restore this backup; choose another with --backup=ID",
             )
         folder = self.root
         for part in parts[:-1]:
@@ -171,6 +191,7 @@ class FileAdder:
                     expected="a folder",
                     found=f"a link to {folder.readlink()}",
                     kept="nothing was written there",
+                    hint=f"ls -l {shlex.quote(str(folder))}; let the folder that it leads to take the link's place",
                 )
         return self.root.joinpath(*parts)
 
@@ -189,7 +210,13 @@ def remove_folder(folder: Path) -> None:
         if folder.exists():
             shutil.rmtree(folder)
     except OSError as error:
-        raise FilestoreError(f"{folder} could not be removed", found=str(error), hint=f"rm -rf {folder}") from error
+        raise FilestoreError(
+            f"{folder} could not be removed: {error.strerror}",
+            expected="a folder that this account can remove: the application does not use it",
+            found=str(error),
+            kept="the live filestore, which is another folder",
+            hint=f"rm -rf {shlex.quote(str(folder))}",
+        ) from error
 
 
 def remove_unfinished(root: Path) -> list[Path]:
@@ -198,16 +225,18 @@ def remove_unfinished(root: Path) -> list[Path]:
     Raises:
         FilestoreError: One cannot be removed.
     """
-    found = list(root.rglob(f"{TEMPORARY}-*"))
+    found: list[Path] = []
     try:
+        found += root.rglob(f"{TEMPORARY}-*")
         for path in found:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise FilestoreError(
-            f"{error.filename} could not be removed",
+            f"What a killed run was writing in {root} could not be removed: {error.strerror}",
             expected="a filestore that this account can write",
             found=str(error),
-            hint=f"rm {error.filename}",
+            kept="the live files",
+            hint=f"find {shlex.quote(str(root))} -name '{TEMPORARY}-*' -delete",
         ) from error
     return found
 

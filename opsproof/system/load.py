@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from opsproof.errors import DumpError, HostError
-from opsproof.system.catalog import Schema
 from opsproof.system.dump import Clients
+from opsproof.system.dumpfile import DumpFile
 from opsproof.system.pipe import Pipe
+from opsproof.system.schematext import Schema
 
-OWNER = re.compile(r"^ALTER [^\n]* OWNER TO [^\n]+;$", re.MULTILINE)
-GRANTS = ("ACL", "DEFAULT ACL")
 # As pg_restore begins: every name in its statements has its schema.
 PREAMBLE = "SET search_path = '';\n"
+UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 def load_dump(clients: Clients, dump: Path, jobs: int, *, role: str = "", with_roles: bool = True) -> None:
@@ -25,7 +25,7 @@ def load_dump(clients: Clients, dump: Path, jobs: int, *, role: str = "", with_r
         dump: The file, on the clients' host.
         jobs: Connections that load at once.
         role: Make everything as this role; for a dump that names no owners.
-        with_roles: Set owners and grants as the dump says.
+        with_roles: Do everything that names a role as the dump says it; else leave it out, for `assign_roles`.
 
     Raises:
         DumpError: pg_restore found an error, and stopped there.
@@ -33,9 +33,11 @@ def load_dump(clients: Clients, dump: Path, jobs: int, *, role: str = "", with_r
     options = ["--exit-on-error", "--no-password", f"--jobs={jobs}", f"--dbname={clients.conninfo()}"]
     if role:
         options += ["--no-owner", f"--role={role}"]
+    listed = None
     if not with_roles:
-        options += ["--no-owner", "--no-acl"]
-    _run_to_end(clients.start("pg_restore", *options, str(dump)), "load the dump")
+        options += ["--no-owner", "--no-acl", "--use-list=/dev/stdin"]
+        listed = DumpFile(dump, clients.programs, clients.host).list_without_roles()
+    _run_to_end(clients.start("pg_restore", *options, str(dump), stdin=listed), "load the dump")
 
 
 def load_sql(clients: Clients, path: Path, *, role: str = "") -> None:
@@ -58,7 +60,7 @@ def load_sql(clients: Clients, path: Path, *, role: str = "") -> None:
 
 
 def assign_roles(clients: Clients, schema: Schema, roles: Mapping[str, str]) -> None:
-    """Set the owners and grants that a dump's schema names, under other names.
+    """Do what `load_dump` left out, under other names: policies, user mappings, owners and grants.
 
     Args:
         clients: PostgreSQL's programs; their address names the database that the dump was loaded into.
@@ -68,13 +70,21 @@ def assign_roles(clients: Clients, schema: Schema, roles: Mapping[str, str]) -> 
     Raises:
         DumpError: psql found an error, and nothing of it stayed.
     """
-    statements = [PREAMBLE]
-    for block in schema.with_roles(roles).blocks:
-        statements += [block.body] if block.kind in GRANTS else OWNER.findall(block.body)
+    blocks = schema.with_roles(roles).blocks
+    # Whoever loaded the dump still owns it all, and may say all of this, until the owners are set.
+    ordered = [one for one in blocks if one.needs_roles] + [one for one in blocks if not one.needs_roles]
+    statements = [PREAMBLE, *(statement for block in ordered for statement in block.role_statements())]
     script = "\n".join(statements) + "\n"
+    # psql would take it for text in the database's own encoding, which it is only where nobody could decode it.
+    encoding = {} if UNDECODED.search(script) else {"PGCLIENTENCODING": "UTF8"}
     arguments = ("--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--set=ON_ERROR_STOP=1")
     started = clients.start(
-        "psql", *arguments, "--file=-", f"--dbname={clients.conninfo()}", stdin=script.encode(errors="surrogateescape")
+        "psql",
+        *arguments,
+        "--file=-",
+        f"--dbname={clients.conninfo()}",
+        stdin=script.encode(errors="surrogateescape"),
+        env=encoding,
     )
     _run_to_end(started, "set owners and grants")
 

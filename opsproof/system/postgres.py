@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -72,7 +70,7 @@ class DatabaseFacts:
     """What `CREATE DATABASE` and `ALTER DATABASE` would have to say to make this database anew.
 
     `settings` are `name=value` lines of `ALTER DATABASE ... SET`, and of `ALTER ROLE ... IN DATABASE` with the role
-    before them; `bytes` is its size on the server's disk.
+    before them; `bytes` is its size on the server's disk; `icu_rules` is empty where the collation has none.
     """
 
     name: str
@@ -88,6 +86,7 @@ class DatabaseFacts:
     comment: str | None
     settings: tuple[tuple[str | None, str], ...]
     extensions: tuple[tuple[str, str, str], ...]
+    icu_rules: str
 
 
 @contextmanager
@@ -108,9 +107,9 @@ def connect(
     """
     name = address.name if database is None else database
     try:
-        connection = _connect(address, name)
+        connection = open_connection(address, name)
     except psycopg.OperationalError as error:
-        raise _explain(address, name, error) from error
+        raise explain_refusal(address, name, error) from error
     try:
         settings = {**SESSION, "lock_timeout": f"{lock_timeout * 1000:.0f}"}
         for setting, value in settings.items():
@@ -124,6 +123,18 @@ def connect(
             _end_statement(connection)
         finally:
             connection.close()
+
+
+@contextmanager
+def own_search_path(connection: Connection) -> Iterator[None]:
+    """Let names without a schema mean, for a block, what they mean to the application's own sessions."""
+    query = "SELECT pg_catalog.set_config('search_path', {}, false)"
+    connection.execute(query.format("(SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path')"))
+    try:
+        yield
+    finally:
+        if connection.info.transaction_status != TransactionStatus.INERROR:
+            connection.execute(query.format("''"))
 
 
 def read_server(connection: Connection) -> Server:
@@ -149,86 +160,6 @@ def read_server(connection: Connection) -> Server:
     return server
 
 
-@contextmanager
-def maintenance(address: DatabaseAddress) -> Iterator[Connection]:
-    """Connect to the server without connecting to the target's database, which can then be renamed or dropped.
-
-    Each statement is a transaction of its own, until the caller opens one.
-
-    Raises:
-        ConnectionFailed: The server did not answer, or refused the login.
-        DatabaseError: The role may connect to no database but the target's own.
-    """
-    with connect(address, database=_maintenance_database(address)) as connection:
-        _settle(connection)
-        yield connection
-
-
-class Lock:
-    """The right to be the only run of opsproof at work on a database."""
-
-    def __init__(self, connection: Connection, name: str) -> None:
-        self._connection = connection
-        self._name = name
-
-    def check(self) -> None:
-        """Make sure that it is still held; a server that restarts, or a firewall, takes it away without a word.
-
-        Raises:
-            DatabaseError: It is lost.
-        """
-        try:
-            held = self._connection.execute(
-                "SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted"
-            ).fetchone()
-        except psycopg.Error as error:
-            raise self._lost(str(error).strip()) from error
-        if held is None:
-            raise self._lost("the session has no lock any more")
-
-    def _lost(self, found: str) -> DatabaseError:
-        return DatabaseError(
-            f"The lock on database {self._name!r} is lost",
-            expected="the connection that holds it",
-            found=found,
-            hint="look at the server's log; another run may have begun meanwhile",
-        )
-
-
-@contextmanager
-def hold_lock(address: DatabaseAddress, purpose: str = "") -> Iterator[Lock]:
-    """Keep every other run of opsproof off this database for as long as the block lasts.
-
-    The lock is the server's (an advisory one), so that it ends with the connection, however this process ends; and it
-    is taken in one fixed database, since advisory locks are per database and the name of ours may change hands.
-
-    Args:
-        address: The database.
-        purpose: What the run does (`restore`), for whoever is kept off by it.
-
-    Raises:
-        DatabaseError: Another run holds it.
-    """
-    try:
-        place = _maintenance_database(address)
-    except DatabaseError:
-        place = address.name  # `connect` says what is wrong, or a backup is still to be had
-    with connect(address, database=place) as connection:
-        _settle(connection)
-        connection.execute("SELECT set_config('application_name', %s, false)", (_session_name(purpose),))
-        key = f"opsproof {address.name}"
-        row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (key,)).fetchone()
-        if row is None or not row[0]:
-            raise DatabaseError(
-                f"Another run of opsproof is at work on database {address.name!r}",
-                expected="one run at a time",
-                found=_lock_holder(connection, key),
-                kept="nothing was changed",
-                hint="wait for the other run, or end it, then run this again",
-            )
-        yield Lock(connection, address.name)
-
-
 def list_databases(connection: Connection) -> tuple[str, ...]:
     """Return the names of all databases that are not templates, sorted."""
     rows = connection.execute("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1").fetchall()
@@ -241,12 +172,13 @@ def describe_database(connection: Connection) -> DatabaseFacts:
     provider = "datlocprovider" if version >= 150000 else "'c'"
     # The locale of a provider other than libc: daticulocale in 15 and 16, datlocale from 17 on.
     locale = "datlocale" if version >= 170000 else "daticulocale" if version >= 150000 else "NULL"
+    rules = "daticurules" if version >= 160000 else "NULL"
     # S608: only the names of catalogue columns are put in, chosen above.
     query = (
         "SELECT datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype,"  # noqa: S608
         f" {provider}, {locale}, datconnlimit, pg_database_size(oid),"
-        " (SELECT array_agg(a::text) FROM unnest(datacl) a), shobj_description(oid, 'pg_database')"
-        " FROM pg_database WHERE datname = current_database()"
+        " (SELECT array_agg(a::text) FROM unnest(datacl) a), shobj_description(oid, 'pg_database'),"
+        f" coalesce({rules}, '') FROM pg_database WHERE datname = current_database()"
     )
     row = _row(connection, query)
     settings = connection.execute(
@@ -271,10 +203,16 @@ def describe_database(connection: Connection) -> DatabaseFacts:
         comment=own_comment(row[10]),
         settings=tuple((role, line) for role, line in settings if not line.startswith(OWN_SETTINGS)),
         extensions=tuple((name, extension_version, schema) for name, extension_version, schema in extensions),
+        icu_rules=row[11],
     )
 
 
-def _connect(address: DatabaseAddress, name: str) -> Connection:
+def open_connection(address: DatabaseAddress, name: str) -> Connection:
+    """Connect to a database of the address's server, with nothing pinned yet.
+
+    Raises:
+        psycopg.OperationalError: The server did not answer within 10 seconds, or refused.
+    """
     password = address.password.reveal() if address.password else None
     return psycopg.connect(
         address.conninfo(name=name),
@@ -301,87 +239,23 @@ def _end_statement(connection: Connection) -> None:
             pass
 
 
-def _maintenance_database(address: DatabaseAddress) -> str:
-    """Return a database that is not the target's, and that lets us in: the same one for every run of a role."""
-    others: tuple[str, ...] = MAINTENANCE_DATABASES
-    tried: set[str] = {address.name}
-    failure: psycopg.OperationalError | None = None
-    for asked in (*MAINTENANCE_DATABASES, address.name):
-        try:
-            with _connect(address, asked) as connection:
-                if asked != address.name:
-                    return asked
-                others = list_databases(connection)
-        except psycopg.OperationalError as error:
-            failure = failure or error
-            tried.add(asked)
-            if isinstance(error, pg.ConnectionTimeout):
-                break
-    for name in others:
-        if name in tried:
-            continue
-        try:
-            with _connect(address, name):
-                return name
-        except psycopg.OperationalError:
-            continue
-    if failure is not None and others is MAINTENANCE_DATABASES:
-        raise _explain(address, address.name, failure) from failure
-    raise DatabaseError(
-        f"Role {address.user!r} can connect to no database on {address.server} but {address.name!r}",
-        expected="a database to work from while this one changes its name",
-        found=", ".join(map(repr, others)),
-        kept="nothing was changed",
-        hint=f"GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASES[0]} TO the role, and let it in in pg_hba.conf",
-    )
-
-
-def _settle(connection: Connection) -> None:
-    """Make a session fit to stand idle for hours between its statements."""
-    connection.autocommit = True
-    if connection.info.server_version >= 140000:
-        connection.execute("SELECT set_config('idle_session_timeout', '0', false)")
-
-
-def _session_name(purpose: str) -> str:
-    """Return `opsproof {purpose} {user}@{machine}` in as many bytes of ASCII as a session's name has."""
-    try:
-        account = getpass.getuser()
-    except (KeyError, OSError):
-        account = "unknown"  # an account without a name, as containers have them
-    words = f"opsproof {purpose} {account}@{socket.gethostname()}".split()
-    return " ".join(words).encode("ascii", "replace")[:NAME_BYTES].decode()
-
-
-def _lock_holder(connection: Connection, key: str) -> str:
-    row = connection.execute(
-        "SELECT pid, usename, application_name, backend_start FROM pg_locks JOIN pg_stat_activity USING (pid),"
-        " hashtextextended(%s, 0) AS key WHERE locktype = 'advisory' AND granted AND objsubid = 1"
-        " AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        " AND classid::bigint = (key >> 32) & 4294967295 AND objid::bigint = key & 4294967295",
-        (key,),
-    ).fetchone()
-    if row is None:
-        return "it ended just now"
-    pid, role, name, start = row
-    # Of another role's session an ordinary role sees everything but when it began.
-    since = f" since {start:%Y-%m-%d %H:%M:%S} UTC" if start else ""
-    return f"{name or 'a session'}{since} (role {role}, process {pid} of the server)"
-
-
-def _explain(address: DatabaseAddress, name: str, error: psycopg.OperationalError) -> OpsproofError:
+def explain_refusal(address: DatabaseAddress, name: str, error: psycopg.OperationalError) -> OpsproofError:
     """Find out why a connection failed, by asking the same server for its databases."""
     message = str(error).strip()
     # A server that did not answer once is not asked again: each time takes as long.
-    for maintenance in () if isinstance(error, pg.ConnectionTimeout) else MAINTENANCE_DATABASES:
+    for other in () if isinstance(error, pg.ConnectionTimeout) else MAINTENANCE_DATABASES:
         try:
-            with _connect(address, maintenance) as connection:
+            with open_connection(address, other) as connection:
                 names = list_databases(connection)
         except psycopg.Error:
             continue
         if name not in names:
             return database_missing(address, name, names)
-        return refused_database(address, name, message)
+        try:
+            open_connection(address, name).close()
+        except psycopg.OperationalError as again:
+            return refused_database(address, name, str(again).strip())
+        break  # it was starting, or stopping, a moment ago: nobody is refused anything
     return no_connection(address, message, CONNECT_SECONDS)
 
 

@@ -8,10 +8,8 @@ nobody up for long.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -20,12 +18,13 @@ from psycopg import sql
 
 from opsproof.errors import ConnectionFailed, DatabaseError, DatabaseMissing
 from opsproof.system.databases import explained, oid_of
-from opsproof.system.postgres import Connection, maintenance
+from opsproof.system.maintenance import maintenance
+from opsproof.system.postgres import Connection
+from opsproof.system.sessions import sessions_ended, who_holds
 from opsproof.target import DatabaseAddress
 
 PATIENCE_SECONDS = 5.0
 DOUBT_SECONDS = 30.0
-POLL_SECONDS = 0.02
 RETRY_SECONDS = 0.25
 HELD = (pg.ObjectInUse, pg.LockNotAvailable, pg.QueryCanceled)
 
@@ -45,14 +44,6 @@ class SwapResult:
     ended: int
     xid: str
     oid: int
-
-
-@dataclass(frozen=True)
-class _Session:
-    pid: int
-    role: str
-    application: str
-    is_ours_to_end: bool
 
 
 def rename_together(
@@ -81,7 +72,7 @@ def rename_together(
     with maintenance(address) as connection, maintenance(address) as other:
         oids = [_require(other, name, address) for name, _ in moves]
         while True:
-            held = _who_holds(other, oids)
+            held = who_holds(other, oids)
             if not held:
                 try:
                     with explained(f"{_told(moves)}: the server refused"):
@@ -90,7 +81,7 @@ def rename_together(
                 except DatabaseError as error:
                     if not isinstance(error.__cause__, HELD):
                         raise
-                    held = _who_holds(other, oids) or (error.found,)
+                    held = who_holds(other, oids) or (error.found,)
             if time.monotonic() >= deadline:
                 raise DatabaseError(
                     f"{_told(moves)}: somebody held it for {timeout:g} seconds",
@@ -119,7 +110,7 @@ def _attempt(
             row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
             xid = row[0] if row else ""
             # Only until they have their names: were the transaction to end early, newcomers must be left alone.
-            with _sessions_ended(other, oids, ended):
+            with sessions_ended(other, oids, ended):
                 for name, new in moves:
                     words = sql.Identifier(name), sql.Identifier(new)
                     connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*words))
@@ -151,79 +142,6 @@ def _limit_patience(connection: Connection, seconds: float) -> None:
         settings["client_connection_check_interval"] = "200ms"
     for name, value in settings.items():
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
-
-
-@contextmanager
-def _sessions_ended(connection: Connection, oids: Sequence[int], ended: set[int]) -> Iterator[None]:
-    """End the sessions of databases, again and again, for as long as the block lasts; note their processes."""
-    over = threading.Event()
-
-    def end_all() -> None:
-        while not over.is_set():
-            try:
-                for pid in [session.pid for session in _sessions(connection, oids) if session.is_ours_to_end]:
-                    row = connection.execute("SELECT pg_terminate_backend(%s)", (pid,)).fetchone()
-                    if row and row[0]:
-                        ended.add(pid)
-            except psycopg.Error:
-                return  # the rename waits in vain then, and says who is in its way
-            over.wait(POLL_SECONDS)
-
-    thread = threading.Thread(target=end_all, name="opsproof end sessions", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def _sessions(connection: Connection, oids: Sequence[int]) -> list[_Session]:
-    """Return the sessions of databases.
-
-    Autovacuum's have no role, and the rename ends them itself. That of a replication slot is not ended but named as
-    what is in the way: it would come again, to a database of another name.
-    """
-    rows = connection.execute(
-        "SELECT pid, usename::text, application_name,"
-        " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR NOT coalesce(rolsuper, true)"
-        " AND (pg_has_role(usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))"
-        " FROM pg_stat_activity LEFT JOIN pg_roles role ON role.oid = usesysid"
-        " WHERE datid = ANY(%s) AND usesysid IS NOT NULL"
-        " AND pid NOT IN (SELECT active_pid FROM pg_replication_slots WHERE active_pid IS NOT NULL) ORDER BY pid",
-        (list(oids),),
-    ).fetchall()
-    return [_Session(*row) for row in rows]
-
-
-def _who_holds(connection: Connection, oids: Sequence[int]) -> tuple[str, ...]:
-    """Say what holds databases and is not ours to end, a line each."""
-    prepared = connection.execute(
-        "SELECT gid, owner::text, prepared FROM pg_prepared_xacts"
-        " WHERE database IN (SELECT datname FROM pg_database WHERE oid = ANY(%s))",
-        (list(oids),),
-    ).fetchall()
-    slots = connection.execute(
-        "SELECT slot_name::text, active_pid FROM pg_replication_slots"
-        " WHERE active AND database IN (SELECT datname FROM pg_database WHERE oid = ANY(%s))",
-        (list(oids),),
-    ).fetchall()
-    # Whoever connects holds a RowExclusiveLock, for a moment; whoever alters, another one.
-    altering = connection.execute(
-        "SELECT DISTINCT pid, usename::text, application_name FROM pg_locks JOIN pg_stat_activity USING (pid)"
-        " WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND objid = ANY(%s) AND granted"
-        " AND mode <> 'RowExclusiveLock' ORDER BY pid",
-        (list(oids),),
-    ).fetchall()
-    held = [f"prepared transaction {gid!r} of role {role!r}, since {when}" for gid, role, when in prepared]
-    held += [f"replication slot {slot!r}, in use by process {pid}" for slot, pid in slots]
-    held += [f"process {pid} of role {role!r} ({name or 'no name'}), which alters it" for pid, role, name in altering]
-    held += [
-        f"process {session.pid} of role {session.role!r} ({session.application or 'no name'}), not ours to end"
-        for session in _sessions(connection, oids)
-        if not session.is_ours_to_end
-    ]
-    return tuple(held)
 
 
 def _require(connection: Connection, name: str, address: DatabaseAddress) -> int:

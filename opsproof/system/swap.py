@@ -10,7 +10,8 @@ from psycopg import sql
 from opsproof.errors import DatabaseError
 from opsproof.intent import Intent, disclose, enclose
 from opsproof.system.databases import oid_of, read_comment, write_comment, write_intent
-from opsproof.system.postgres import Connection, connect, maintenance
+from opsproof.system.maintenance import maintenance
+from opsproof.system.postgres import Connection, connect
 from opsproof.system.renaming import SwapResult, rename_together
 from opsproof.target import DatabaseAddress
 
@@ -25,12 +26,14 @@ OLDEST_XID = 1 << 31
 class Identity:
     """Which database it is, and the state of its files as the catalogue tells it: no row is read.
 
-    `fingerprint` is a SHA-256 over every relation's name and file, and every sequence's value. The size of a file is
-    no part of it: autovacuum, which works on a parked database as well, may cut off the empty end of one.
+    `fingerprint` is a SHA-256 over every relation's name and file, and every sequence's value; `files` leaves out the
+    values, for a server that crashed goes on with later ones. The size of a file is no part of either: autovacuum,
+    which works on a parked database as well, may cut off the empty end of one.
     """
 
     oid: int
     fingerprint: str
+    files: str
 
 
 def swap(
@@ -140,7 +143,8 @@ def identity(address: DatabaseAddress, database: str) -> Identity:
             " WHERE n.nspname <> 'pg_catalog' AND n.nspname !~ '^pg_(toast_)?temp_' ORDER BY 1, 2"
         ).fetchall()
         oid = connection.execute("SELECT oid::bigint FROM pg_database WHERE datname = current_database()").fetchone()
-    return Identity(int(oid[0]) if oid else 0, sha256(repr(rows).encode()).hexdigest())
+    digests = (sha256(repr(one).encode()).hexdigest() for one in (rows, [row[:-1] for row in rows]))
+    return Identity(int(oid[0]) if oid else 0, *digests)
 
 
 def rows_written_since(connection: Connection, xid: str) -> dict[str, int]:

@@ -3,52 +3,29 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from psycopg import sql
 
 from tests.lab import client_programs
-from tests.lab.action_run import REPOSITORY, ActionRun, Project, make_project
+from tests.lab.action_run import REPOSITORY, ActionRun, Project, require_failure
 from tests.lab.application import Application, file_contents, running_application
+from tests.lab.backup_runs import describe
 from tests.lab.client_programs import wrap_clients
 from tests.lab.postgres_server import PostgresServer
 
 
-@pytest.fixture(scope="module")
-def application(wheel_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    with running_application(wheel_postgres, tmp_path_factory.mktemp("application"), attachments=6) as application:
-        yield application
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return make_project(tmp_path / "project")
-
-
-def describe(project: Project, application: Application, bindir: Path | None = None, **variables: object) -> None:
-    """Write an inventory with this one target."""
-    own = {"odoo_conf": str(application.odoo_conf), "backup_dir": str(project.store)}
-    own["pg_bindir"] = str(bindir or application.server.bindir)
-    project.write_inventory({"prod": {"shop": {**own, **variables}}})
-
-
-def require_failure(run: ActionRun, step: str, *words: str) -> str:
+def require_told_failure(run: ActionRun, step: str, *words: str) -> str:
     """Check that a step failed with an error that says these words, on the terminal and in the XML; return it."""
-    assert run.status == 1, run.output
-    case = run.failed_step()
-    assert case.step == step, run.output
+    message = require_failure(run, step, *words)
     for word in words:
-        assert word in case.message, run.output
         assert word in run.output
-    assert "hint:" in case.message
     later = [each for each in run.cases if each.outcome == "skipped"]
     assert all(f"step {step} did not pass" in each.message for each in later)
     passed = [each.outcome for each in run.cases].count("passed")
     assert passed + len(later) + 1 == len(run.cases) == 14
-    return case.message
+    return message
 
 
 def require_nothing_left(project: Project, application: Application, files: dict[str, str]) -> None:
@@ -57,13 +34,7 @@ def require_nothing_left(project: Project, application: Application, files: dict
     assert project.litter() == []
     assert not application.frozen.exists()
     assert file_contents(application.filestore) == files
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name = 'opsproof'"
-    deadline = time.monotonic() + 5
-    with application.server.connect() as connection:
-        # The server notices a client that is gone only when it next turns to it.
-        while connection.execute(query, (application.name,)).fetchone() != (0,):
-            assert time.monotonic() < deadline, "a session is left"
-            time.sleep(0.05)
+    application.require_no_session()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +53,7 @@ def test_a_pg_dump_that_fails_leaves_no_backup(
     files = dict(file_contents(application.filestore))
     describe(project, application, wrap_clients(project.folder / "bin", application.server.bindir, pg_dump=script))
     run = project.run()
-    require_failure(run, "test_dump_database", *words, "no backup was written")
+    require_told_failure(run, "test_dump_database", *words, "no backup was written")
     require_nothing_left(project, application, files)
 
 
@@ -108,7 +79,7 @@ def test_a_connection_that_is_cut_leaves_no_backup(project: Project, application
                 run = begun.finish()
         finally:
             connection.execute("DROP TABLE aaa")
-    require_failure(run, "test_dump_database", "connection", "hint:")
+    require_told_failure(run, "test_dump_database", "connection", "hint:")
     require_nothing_left(project, application, files)
 
 
@@ -134,7 +105,7 @@ def test_a_table_that_somebody_locks_is_waited_for_no_longer_than_lock_timeout(
     with application.connect() as connection, connection.transaction():
         connection.execute("LOCK TABLE res_partner IN ACCESS EXCLUSIVE MODE")
         run = project.run()
-    require_failure(run, "test_dump_database", "LockTimeout", "pg_stat_activity")
+    require_told_failure(run, "test_dump_database", "LockTimeout", "pg_stat_activity")
     assert float(run.case("test_dump_database").properties["seconds"]) < 10
     require_nothing_left(project, application, files)
 
@@ -159,7 +130,7 @@ def test_a_database_that_vanishes_leaves_no_backup(
             (waiting / "go").touch()
             run = begun.finish()
         words = ["does not exist", "dbname in hosts.yml"] if when == "between two steps" else ["connection"]
-        require_failure(run, "test_dump_database", *words)
+        require_told_failure(run, "test_dump_database", *words)
         require_nothing_left(project, application, files)
 
 
@@ -198,7 +169,7 @@ def test_a_login_that_fails_says_what_to_check(
         conf.write_text(text.replace(*changes[change]))
         describe(project, application, odoo_conf=str(conf))
         run = project.run()
-    require_failure(run, "test_database_exists", *words)
+    require_told_failure(run, "test_database_exists", *words)
     assert application.password not in run.output + run.xml + run.log
     assert (project.stored(), project.litter()) == ([], [])
 
@@ -208,7 +179,7 @@ def test_client_programs_that_are_not_there_are_named_with_their_package(
 ) -> None:
     describe(project, application, tmp_path)
     run = project.run()
-    require_failure(run, "test_client_programs_fit", "pg_dump not found", "apt-get install postgresql-client-18")
+    require_told_failure(run, "test_client_programs_fit", "pg_dump not found", "apt-get install postgresql-client-18")
     assert project.stored() == []
 
 
@@ -217,7 +188,7 @@ def test_client_programs_of_another_major_are_refused(
 ) -> None:
     describe(project, application, system_postgres.bindir)
     run = project.run()
-    require_failure(run, "test_client_programs_fit", f"in {system_postgres.bindir}", "the server's own")
+    require_told_failure(run, "test_client_programs_fit", f"in {system_postgres.bindir}", "the server's own")
     assert project.stored() == []
 
 

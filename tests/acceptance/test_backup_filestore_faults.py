@@ -11,27 +11,12 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.manifest import read_sidecar
-from tests.lab.action_run import Project, make_project
+from tests.lab.action_run import Project
 from tests.lab.application import Application, file_contents, running_application
+from tests.lab.backup_runs import describe
 from tests.lab.postgres_server import PostgresServer
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def application(wheel_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    with running_application(wheel_postgres, tmp_path_factory.mktemp("application"), attachments=6) as application:
-        yield application
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return make_project(tmp_path / "project")
-
-
-def describe(project: Project, application: Application, **variables: object) -> None:
-    own = {"odoo_conf": str(application.odoo_conf), "backup_dir": str(project.store)}
-    project.write_inventory({"prod": {"shop": {**own, "pg_bindir": str(application.server.bindir), **variables}}})
 
 
 def named_attachment(application: Application) -> Path:

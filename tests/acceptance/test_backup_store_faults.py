@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.action_run import REPOSITORY, ActionRun, Project, make_project
+from tests.lab.action_run import REPOSITORY, Project, make_project, require_failure
 from tests.lab.application import Application, file_contents, running_application
 from tests.lab.bucket import Bucket, make_bucket
-from tests.lab.fault_proxy import Fault, FaultProxy, running_proxy
+from tests.lab.fault_proxy import Fault, FaultProxy
 from tests.lab.moto_server import S3Server
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.swift_server import swift_server
@@ -33,17 +33,6 @@ def application(wheel_postgres: PostgresServer, tmp_path_factory: pytest.TempPat
         yield application
 
 
-@pytest.fixture
-def bucket(moto_server: S3Server) -> Bucket:
-    return make_bucket(moto_server)
-
-
-@pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[FaultProxy]:
-    with running_proxy(bucket.server.url) as proxy:
-        yield proxy
-
-
 def project_with(folder: Path, application: Application, bucket: Bucket, url: str, **environ: str) -> Project:
     """Return a project whose backups go to the bucket by way of `url`."""
     variables = {**bucket.server.variables, "PYTHONPATH": str(REPOSITORY), **environ}
@@ -52,14 +41,6 @@ def project_with(folder: Path, application: Application, bucket: Bucket, url: st
     own = {"odoo_conf": str(application.odoo_conf), "pg_bindir": str(application.server.bindir)}
     project.write_inventory({"prod": {"shop": {**own, "customer": "acme", "store": store}}})
     return project
-
-
-def require_failure(run: ActionRun, step: str, *words: str) -> None:
-    assert run.status == 1, run.output
-    assert run.failed_step().step == step, run.output
-    for word in words:
-        assert word in run.failed_step().message, run.output
-    assert "hint:" in run.failed_step().message
 
 
 FAULTS = {

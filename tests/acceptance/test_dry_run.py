@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.lab.action_run import Project, make_project
-from tests.lab.application import Application, running_application, table_contents
+from tests.lab.application import Application, table_contents
 from tests.lab.bucket import make_bucket
 from tests.lab.fault_proxy import Request, running_proxy
 from tests.lab.moto_server import S3Server
-from tests.lab.postgres_server import PostgresServer
 
 LOOKING = (
     "test_database_exists",
@@ -25,12 +23,6 @@ LOOKING = (
 COUNTERS = (
     "SELECT tup_inserted, tup_updated, tup_deleted, deadlocks, temp_files FROM pg_stat_database WHERE datname = %s"
 )
-
-
-@pytest.fixture(scope="module")
-def application(wheel_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    with running_application(wheel_postgres, tmp_path_factory.mktemp("application"), attachments=6) as application:
-        yield application
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.lab.postgres_server import PostgresServer
-from tests.lab.restorelab import Patient, State, recover, require_failure, running_patient, wait_for
+from tests.lab.action_run import require_failure
+from tests.lab.restorelab import Patient, State, recover
 
 pytestmark = pytest.mark.slow
 
 IN_PLACE = "--in-place"
-
-
-@pytest.fixture(scope="module")
-def patient(wheel_postgres: PostgresServer) -> Iterator[Patient]:
-    with running_patient(wheel_postgres) as patient:
-        yield patient
-
-
-@pytest.fixture
-def before(patient: Patient) -> Iterator[State]:
-    """The state that a test begins with."""
-    patient.describe()
-    patient.feel("well")
-    wait_for(patient.service.is_healthy)
-    yield patient.look()
-    patient.feel("well")
 
 
 def require_built_anew(patient: Patient, before: State) -> None:

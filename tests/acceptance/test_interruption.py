@@ -15,10 +15,10 @@ import pytest
 from opsproof.archive.manifest import read_sidecar
 from tests.lab.action_run import REPOSITORY, Begun, Project, make_project
 from tests.lab.application import Application, file_contents, running_application, table_contents
-from tests.lab.bucket import Bucket, make_bucket
+from tests.lab.backup_runs import describe
+from tests.lab.bucket import Bucket
 from tests.lab.client_programs import SLOW, WAITS_MIDWAY, wrap_clients
-from tests.lab.fault_proxy import Fault, FaultProxy, running_proxy
-from tests.lab.moto_server import S3Server
+from tests.lab.fault_proxy import Fault, FaultProxy
 from tests.lab.postgres_server import PostgresServer
 
 MIB = 1 << 20
@@ -34,21 +34,10 @@ def application(wheel_postgres: PostgresServer, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def bucket(moto_server: S3Server) -> Bucket:
-    return make_bucket(moto_server)
-
-
-@pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[FaultProxy]:
-    with running_proxy(bucket.server.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def project(tmp_path: Path, application: Application) -> Project:
     """A project whose backups go to a folder."""
     project = make_project(tmp_path / "project", PYTHONPATH=str(REPOSITORY), PAUSE_FOLDER=str(tmp_path))
-    describe(project, application, backup_dir=str(project.store))
+    describe(project, application)
     return project
 
 
@@ -59,11 +48,6 @@ def cloud(tmp_path: Path, application: Application, bucket: Bucket, proxy: Fault
     store = {"bucket": bucket.name, "endpoint_url": proxy.url, "region": "us-east-1"}
     describe(project, application, customer="acme", store=store)
     return project
-
-
-def describe(project: Project, application: Application, bindir: Path | None = None, **variables: object) -> None:
-    own = {"odoo_conf": str(application.odoo_conf), "pg_bindir": str(bindir or application.server.bindir)}
-    project.write_inventory({"prod": {"shop": {**own, **variables}}})
 
 
 def hail(begun: Begun, first: signal.Signals, others: tuple[signal.Signals, ...]) -> None:
@@ -88,12 +72,7 @@ def require_undone(
     assert "is stored and verified" not in run.output
     assert project.litter() == []
     assert not application.frozen.exists()
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name = 'opsproof'"
-    deadline = time.monotonic() + 5
-    with application.server.connect() as connection:
-        while connection.execute(query, (application.name,)).fetchone() != (0,):
-            assert time.monotonic() < deadline, "a session is left"
-            time.sleep(0.05)
+    application.require_no_session()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -101,7 +80,7 @@ def test_a_signal_during_the_dump_undoes_it(project: Project, application: Appli
     # It does not heed SIGTERM, so that the undo takes its time, and further signals find it at work.
     script = f"trap '' TERM\n{WAITS_MIDWAY}"
     bindir = wrap_clients(project.folder / "bin", application.server.bindir, pg_dump=script)
-    describe(project, application, bindir, backup_dir=str(project.store))
+    describe(project, application, bindir)
     with project.begin() as begun:
         begun.wait_until((bindir / "reached").exists)
         hail(begun, number, (signal.SIGTERM, signal.SIGINT))
@@ -215,7 +194,7 @@ def test_a_run_that_is_killed_is_cleared_away_by_the_next(
 
 def test_a_killed_run_in_the_middle_of_the_dump_tells_its_phase(project: Project, application: Application) -> None:
     bindir = wrap_clients(project.folder / "bin", application.server.bindir, pg_dump=WAITS_MIDWAY)
-    describe(project, application, bindir, backup_dir=str(project.store))
+    describe(project, application, bindir)
     with project.begin() as begun:
         begun.wait_until((bindir / "reached").exists)
         kill_and_look(project, application, begun, (bindir / "go").touch)
@@ -223,7 +202,7 @@ def test_a_killed_run_in_the_middle_of_the_dump_tells_its_phase(project: Project
             "event": "phase begins",
             "phase": "dump",
         }
-    describe(project, application, backup_dir=str(project.store))
+    describe(project, application)
     require_recovery(project, application, set())
 
 
@@ -256,7 +235,7 @@ def test_a_dozen_runs_killed_at_random_moments_leave_nothing_that_the_next_does_
     project: Project, application: Application
 ) -> None:
     bindir = wrap_clients(project.folder / "bin", application.server.bindir, pg_dump=SLOW)
-    describe(project, application, bindir, backup_dir=str(project.store))
+    describe(project, application, bindir)
     files = file_contents(application.filestore)
     with application.connect() as connection:
         contents = table_contents(connection)
@@ -275,9 +254,9 @@ def test_a_dozen_runs_killed_at_random_moments_leave_nothing_that_the_next_does_
             if begun.process.poll() is None:
                 kill_and_look(project, application, begun)
         older |= {name for name in project.stored() if ".part-" not in name}
-        describe(project, application, backup_dir=str(project.store))
+        describe(project, application)
         require_recovery(project, application, older)
-        describe(project, application, bindir, backup_dir=str(project.store))
+        describe(project, application, bindir)
     assert file_contents(application.filestore) == files
     with application.connect() as connection:
         assert table_contents(connection) == contents

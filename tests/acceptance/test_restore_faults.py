@@ -6,34 +6,18 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.lab.postgres_server import PostgresServer
+from tests.lab.action_run import require_failure
 from tests.lab.restored import TARGET
-from tests.lab.restorelab import Patient, State, recover, require_failure, running_patient, wait_for
+from tests.lab.restorelab import Patient, State, recover
 
 pytestmark = pytest.mark.slow
 
 BUILD = "test_build_side_database"
-
-
-@pytest.fixture(scope="module")
-def patient(wheel_postgres: PostgresServer) -> Iterator[Patient]:
-    with running_patient(wheel_postgres) as patient:
-        yield patient
-
-
-@pytest.fixture
-def before(patient: Patient) -> Iterator[State]:
-    """The state that a test begins with."""
-    patient.describe()
-    patient.feel("well")
-    wait_for(patient.service.is_healthy)
-    yield patient.look()
-    patient.feel("well")
 
 
 def clients(patient: Patient, program: str) -> list[int]:

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
 
 from tests.lab.action_run import REPOSITORY, ActionRun, Begun
-from tests.lab.postgres_server import PostgresServer
-from tests.lab.restorelab import PLUGINS, Patient, State, running_patient, wait_for
+from tests.lab.restorelab import PLUGINS, Patient, State, wait_for
 
 pytestmark = pytest.mark.slow
 
 ARRIVED = "arrived while this step was running"
-
-
-@pytest.fixture(scope="module")
-def patient(wheel_postgres: PostgresServer) -> Iterator[Patient]:
-    with running_patient(wheel_postgres) as patient:
-        yield patient
-
-
-@pytest.fixture
-def before(patient: Patient) -> Iterator[State]:
-    """The state that a test begins with."""
-    patient.describe()
-    patient.feel("well")
-    wait_for(patient.service.is_healthy)
-    yield patient.look()
-    patient.feel("well")
 
 
 def require_interrupted(run: ActionRun, step: str, number: signal.Signals = signal.SIGTERM) -> None:

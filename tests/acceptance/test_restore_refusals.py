@@ -13,13 +13,13 @@ import pytest
 from psycopg import sql
 
 from opsproof.archive.manifest import Manifest, Member, Sidecar, TableRecord, backup_id, to_json
+from tests.lab.action_run import require_failure
 from tests.lab.bundles import Piece, compose, pieces
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.restored import restorable
 from tests.lab.restorelab import (
     Patient,
     fill,
-    require_failure,
     restarted_postgres,
     running_patient,
     small_disk,
@@ -29,12 +29,6 @@ from tests.lab.restorelab import (
 PREFLIGHT = "test_nothing_is_in_the_way"
 OPENING = "test_backup_is_whole"
 CONTROL = "comment = 'of the shop'\ndefault_version = '1.0'\nrelocatable = true\nsuperuser = false\n"
-
-
-@pytest.fixture(scope="module")
-def patient(wheel_postgres: PostgresServer) -> Iterator[Patient]:
-    with running_patient(wheel_postgres) as patient:
-        yield patient
 
 
 def test_everything_that_is_in_the_way_is_told_at_once() -> None:

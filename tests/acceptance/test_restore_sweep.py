@@ -7,7 +7,6 @@ that are printed with a failure bring the same ones again by OPSPROOF_SEED.
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,21 +16,23 @@ import pytest
 
 from actions import test_restore
 from tests.lab.action_run import ActionRun, Begun, Project
-from tests.lab.supervised_service import await_true
-from tests.lab.sweeping import Ground, prepared_ground
+from tests.lab.crash import end_children, find_child
+from tests.lab.moments import MOMENTS, Moment, clock_moments, rehearse, sweep
+from tests.lab.postgres_server import SYSTEM, WHEEL
+from tests.lab.sweeping import Ground, Variant, prepared_ground
+from tests.lab.waiting import await_true
 
 pytestmark = pytest.mark.slow
 
-MOMENTS = int(os.environ.get("OPSPROOF_MOMENTS", "12"))
-SEED = int(os.environ.get("OPSPROOF_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 STEPS = [name for name in vars(test_restore.TestRestore) if name.startswith("test_")]
 # A child, a server or a service that is killed makes other code run each time, but less of it.
 FEWER = max(3, MOMENTS // 4)
+SERVERS = [Variant(WHEEL), Variant(SYSTEM)]
 
 
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Ground]:
-    with prepared_ground() as ground:
+@pytest.fixture(scope="module", params=SERVERS, ids=str)
+def prepared(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    with prepared_ground(request.param) as ground:
         yield ground
 
 
@@ -45,34 +46,24 @@ def ground(prepared: Ground) -> Ground:
 def duration(prepared: Ground) -> float:
     """Seconds of a restore that nobody disturbs, from the first line of its journal on."""
     prepared.reset()
-    with prepared.begin() as begun:
-        begun.wait_until(lambda: begun.events() != ())
-        started = time.monotonic()
-        run = begun.finish()
-        seconds = time.monotonic() - started
-    assert run.status == 0, run.output
+    seconds = rehearse(prepared).seconds
     assert prepared.require_settled() == "new"
     return seconds
 
 
-def sweep(ground: Ground, duration: float, moments: int, disturb: Callable[[Begun, float], None], kind: str) -> None:
-    """Disturb one restore after the other, each at another moment, and tell all that went wrong, not only the first."""
-    dice = random.Random(f"{SEED} {kind}")
-    failures = []
-    for number in range(moments):
-        # One moment in each of as many equal parts: chance alone leaves gaps.
-        moment = duration * (number + dice.random()) / moments
+def disturb_restores(
+    ground: Ground, duration: float, moments: int, disturb: Callable[[Begun, float], None], kind: str
+) -> None:
+    """Disturb one restore after the other, each at another moment."""
+
+    def attempt(moment: Moment) -> None:
         ground.reset()
-        last = "nothing"
-        try:
-            with ground.begin() as begun:
-                begun.wait_until(lambda begun=begun: begun.events() != ())  # type: ignore[misc]
-                disturb(begun, moment)
-                last = str(begun.events()[-1:])
-        except Exception as error:
-            failures.append(f"{kind} {number} at {moment:.2f} s, after {last}: {type(error).__name__}: {error}")
-            print(failures[-1], flush=True)
-    assert not failures, f"OPSPROOF_SEED={SEED}\n" + "\n\n".join(failures)
+        with ground.begin() as begun:
+            begun.wait_until(lambda: begun.events() != ())
+            disturb(begun, moment.seconds)
+
+    kind = f"{kind}, {ground.variant}"
+    sweep(kind, clock_moments(duration, -(-moments // len(SERVERS)), kind), attempt)
 
 
 def require_recovery(ground: Ground, before: str, project: Project | None = None) -> None:
@@ -104,7 +95,7 @@ def test_a_restore_killed_at_random_moments(ground: Ground, duration: float) -> 
         time.sleep(moment)
         require_recovery(ground, kill(ground, begun))
 
-    sweep(ground, duration, MOMENTS, disturb, "kill")
+    disturb_restores(ground, duration, MOMENTS, disturb, "kill")
 
 
 def test_a_restore_killed_with_its_runner(ground: Ground, duration: float) -> None:
@@ -113,10 +104,10 @@ def test_a_restore_killed_with_its_runner(ground: Ground, duration: float) -> No
     def disturb(begun: Begun, moment: float) -> None:
         time.sleep(moment)
         before = kill(ground, begun)
-        ground.end_children()
+        end_children(ground.project)
         require_recovery(ground, before, ground.move_elsewhere())
 
-    sweep(ground, duration, FEWER, disturb, "runner")
+    disturb_restores(ground, duration, FEWER, disturb, "runner")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -133,7 +124,7 @@ def test_a_restore_killed_between_two_steps(ground: Ground, step: str) -> None:
 def test_pg_restore_killed(ground: Ground, duration: float) -> None:
     def disturb(begun: Begun, moment: float) -> None:
         def strike() -> bool:
-            pid = ground.child("pg_restore")
+            pid = find_child(ground.project, "pg_restore")
             if pid is not None and any(event.get("phase") == "load" for event in begun.events()):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -146,16 +137,16 @@ def test_pg_restore_killed(ground: Ground, duration: float) -> None:
         assert ground.require_settled() == "old"
         require_recovery(ground, "old")
 
-    sweep(ground, duration, FEWER, disturb, "pg_restore")
+    disturb_restores(ground, duration, FEWER, disturb, "pg_restore")
 
 
 def test_the_server_crashes_at_random_moments(ground: Ground, duration: float) -> None:
     def disturb(begun: Begun, moment: float) -> None:
         time.sleep(moment)
-        ground.crash_server()
+        ground.crashing.crash()
         require_undone_or_told(ground, begun.finish())
 
-    sweep(ground, duration, FEWER, disturb, "server")
+    disturb_restores(ground, duration, FEWER, disturb, "server")
 
 
 def test_the_service_is_killed_at_random_moments(ground: Ground, duration: float) -> None:
@@ -167,7 +158,7 @@ def test_the_service_is_killed_at_random_moments(ground: Ground, duration: float
                 os.kill(pid, signal.SIGKILL)
         require_undone_or_told(ground, begun.finish())
 
-    sweep(ground, duration, FEWER, disturb, "service")
+    disturb_restores(ground, duration, FEWER, disturb, "service")
 
 
 def test_two_signals_in_a_row_at_random_moments(ground: Ground, duration: float) -> None:
@@ -186,4 +177,4 @@ def test_two_signals_in_a_row_at_random_moments(ground: Ground, duration: float)
         assert run.status in (0, 1, 2), run.output
         assert live == ("new" if run.outcomes().get("test_finish") == "passed" else "old"), run.output
 
-    sweep(ground, duration, FEWER, disturb, "signals")
+    disturb_restores(ground, duration, FEWER, disturb, "signals")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,27 +9,11 @@ import pytest
 from opsproof.errors import DumpError, OpsproofError, ProgramMissing, ProofError
 from opsproof.system.dump import find_client_programs
 from opsproof.target import DatabaseAddress
-from tests.lab.captured import LOCAL, captured, clients_of, contents_of, leaving_nothing
+from tests.lab.captured import LOCAL, captured, clients_of, contents_of, leaving_nothing, small, temporary
 from tests.lab.client_programs import ENDS_WELL_HALFWAY, FAILS_AFTER_A_WHOLE_DUMP, KILLED_MIDWAY, wrap_clients
 from tests.lab.postgres_server import SYSTEM_VERSIONS, PostgresServer
 
-SMALL = "CREATE TABLE small AS SELECT n, repeat(md5(n::text), 8) AS x FROM generate_series(1, 4000) n"
-
-
-@pytest.fixture(scope="module")
-def small(wheel_postgres: PostgresServer) -> Iterator[DatabaseAddress]:
-    """A database of 1 MB."""
-    yield wheel_postgres.create_database("programs", SMALL)
-    wheel_postgres.drop_database("programs")
-
-
-@pytest.fixture(autouse=True)
-def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A temporary folder of its own, so that nothing can hide in it."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return folder
+__all__ = ["small", "temporary"]
 
 
 class TestPrograms:

@@ -17,18 +17,18 @@ from opsproof.archive.manifest import DatabaseRecord, Extension, Setting
 from opsproof.errors import ConnectionFailed, DatabaseError, DatabaseMissing, PermissionDenied
 from opsproof.intent import Intent
 from opsproof.system.databases import (
-    copy_properties,
     create_side,
     database_exists,
     drop_database,
-    maintenance,
     oid_of,
     read_intent,
     side_name,
     write_intent,
 )
-from opsproof.system.postgres import Connection, DatabaseFacts, connect, describe_database, hold_lock
-from opsproof.system.properties import Grant, read_acl, read_list, read_properties
+from opsproof.system.lock import hold_lock
+from opsproof.system.maintenance import maintenance
+from opsproof.system.postgres import Connection, DatabaseFacts, connect, describe_database
+from opsproof.system.properties import Grant, copy_properties, read_acl, read_list, read_properties
 from opsproof.target import DatabaseAddress, Secret
 from tests.lab.postgres_server import PostgresServer
 
@@ -67,7 +67,7 @@ def facts_of(server: PostgresServer, name: str) -> DatabaseFacts:
 
 
 def shape_of(facts: DatabaseFacts) -> tuple[object, ...]:
-    return facts.owner, facts.encoding, facts.collate, facts.ctype, facts.locale_provider, facts.locale
+    return facts.owner, facts.encoding, facts.collate, facts.ctype, facts.locale_provider, facts.locale, facts.icu_rules
 
 
 def record_of(facts: DatabaseFacts) -> DatabaseRecord:
@@ -145,6 +145,23 @@ class TestCreate:
                 drop_database(connection, SIDE)
                 connection.execute("DROP TABLESPACE shelf_space")
 
+    @pytest.mark.parametrize("origin", ["facts", "manifest"])
+    def test_with_the_collation_rules_of_the_backup(self, server: PostgresServer, origin: str) -> None:
+        facts = replace(facts_of(server, "shelf"), locale_provider="icu", locale="de-DE", icu_rules="&a < 'g'")
+        refusal, said = create_recorded(server, facts if origin == "facts" else record_of(facts))
+        assert "ICU_RULES '&a < ''g'''" in said
+        assert refusal in REFUSALS
+        if not refusal:
+            assert facts_of(server, SIDE).icu_rules == facts.icu_rules
+
+    def test_with_the_rules_of_the_live_one_where_the_backup_does_not_say(self, server: PostgresServer) -> None:
+        has_rules = give_rules(server, "&b < z")
+        facts = replace(facts_of(server, "shelf"), locale_provider="icu", locale="de-DE")
+        assert facts.icu_rules == ("&b < z" if has_rules else "")
+        silent = record_of(facts).model_copy(update={"icu_rules": None})
+        assert ("ICU_RULES '&b < z'" in create_recorded(server, silent)[1]) == has_rules
+        assert "ICU_RULES" not in create_recorded(server, replace(facts, icu_rules=""))[1]
+
     def test_by_an_owner_who_is_no_superuser(self, server: PostgresServer) -> None:
         with maintenance(as_owner(server)) as connection:
             create_side(connection, SIDE, facts_of(server, "shelf"), like="shelf")
@@ -189,6 +206,31 @@ def make_like(server: PostgresServer, words: str) -> bool:
             connection.execute(f"CREATE DATABASE shelf_like TEMPLATE template0 {words}".encode())
         except (pg.FeatureNotSupported, pg.SyntaxError, pg.InvalidObjectDefinition):
             return False
+    return True
+
+
+# What a server says to collation rules: nothing, that it is built without them, or that it is older than 16.
+REFUSALS = ("", "ICU is not supported in this build", 'option "icu_rules" not recognized')
+
+
+def create_recorded(server: PostgresServer, shape: DatabaseFacts | DatabaseRecord) -> tuple[str, str]:
+    """Create the side database like `shelf`, if the server can; return why it cannot, and what it was told."""
+    with maintenance(server.address("shelf")) as connection:
+        drop_database(connection, SIDE)
+        recorder = _Refusing(connection, "nothing")
+        try:
+            create_side(recorder, SIDE, shape, like="shelf")  # type: ignore[arg-type]
+        except DatabaseError as error:
+            return error.found.splitlines()[0], recorder.said[-1]
+    return "", recorder.said[-1]
+
+
+def give_rules(server: PostgresServer, rules: str) -> bool:
+    """Write collation rules into the catalogue, as a server without ICU would not; False before PostgreSQL 16."""
+    with server.connect() as connection:
+        if connection.info.server_version < 160000:
+            return False
+        connection.execute("UPDATE pg_database SET daticurules = %s WHERE datname = 'shelf'", (rules,))
     return True
 
 
@@ -247,9 +289,15 @@ class _Refusing:
 
     def __init__(self, connection: Connection, word: str) -> None:
         self.connection, self.word = connection, word
+        self.said: list[str] = []
+
+    @property
+    def info(self) -> Any:
+        return self.connection.info
 
     def execute(self, query: Any, *arguments: Any) -> Any:
         text = query.as_string(self.connection) if isinstance(query, sql.Composable) else query
+        self.said.append(text)
         return self.connection.execute("nonsense" if text.startswith(self.word) else query, *arguments)
 
 

@@ -25,6 +25,7 @@ from opsproof.demo.supervision import PROGRAMS, Supervisor
 from opsproof.inventory.loading import load_environment
 from opsproof.target import S3StoreSettings
 from tests.lab.demo_environment import Demo, demo_folder
+from tests.lab.waiting import await_true
 
 pytest_plugins = ["tests.lab.demo_environment"]
 
@@ -108,8 +109,9 @@ def test_the_seed_is_whole_and_every_row_has_its_file(demo: Demo) -> None:
 
 def test_the_database_keeps_moving(demo: Demo) -> None:
     first = _get(demo, "/counts")
-    _wait_until(lambda: _get(demo, "/counts")["notifications"] >= first["notifications"] + 5)
-    _wait_until(lambda: _get(demo, "/counts")["notes"] > first["notes"])
+    wanted = first["notifications"] + 5
+    await_true(lambda: _get(demo, "/counts")["notifications"] >= wanted, "the writer does not write", 20)
+    await_true(lambda: _get(demo, "/counts")["notes"] > first["notes"], "the writer does not note", 20)
 
 
 def test_an_attachment_is_stored_by_its_sha1_and_read_back(demo: Demo) -> None:
@@ -132,7 +134,7 @@ def test_the_page_shows_messages_as_text(demo: Demo) -> None:
 
 
 def test_pruning_leaves_the_latest_notifications_and_every_other_message(demo: Demo) -> None:
-    _wait_until(lambda: _get(demo, "/counts")["notifications"] > 5)
+    await_true(lambda: _get(demo, "/counts")["notifications"] > 5, "the writer does not write", 20)
     before = _get(demo, "/counts")
     status, _ = _request(demo, "POST", "/messages/prune", b'{"keep": 3}')
     after = _get(demo, "/counts")
@@ -237,7 +239,7 @@ def test_a_first_run_cut_short_is_taken_up_once_by_two_at_a_time_and_survives_a_
     """In a folder too deep for a socket, too; at the end nothing is left of it, in /tmp neither."""
     with demo_folder("opsproof-test-" + "deep" * 25) as deep:
         cut = deep.begin("start")
-        _wait_until((deep.folder.server / "data.part").exists)
+        await_true((deep.folder.server / "data.part").exists, "no data folder is begun", 20)
         cut.kill()
         cut.communicate()
         with ThreadPoolExecutor(2) as pool:
@@ -253,7 +255,7 @@ def test_a_first_run_cut_short_is_taken_up_once_by_two_at_a_time_and_survives_a_
         with _as_application(deep) as connection:
             connection.execute("INSERT INTO ir_config_parameter (key, value) VALUES ('test.kept', 'yes')")
         os.kill(supervisor.pid, signal.SIGKILL)
-        _wait_until(lambda: supervisor not in find_processes(deep.folder))
+        await_true(lambda: supervisor not in find_processes(deep.folder), "the supervisor does not end", 20)
         status, output = deep.run("status")
         assert status == 3
         assert "ORPHANED" in output
@@ -316,10 +318,3 @@ def _alembic(ini: Path, *words: str) -> None:
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-
-
-def _wait_until(condition: Any, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)

@@ -25,14 +25,15 @@ from opsproof.errors import (
 )
 from opsproof.system.dump import Clients
 from opsproof.target import DatabaseAddress
-from tests.lab.captured import captured, children, clients_of, contents_of, leaving_nothing
+from tests.lab.captured import SMALL, captured, children, clients_of, contents_of, leaving_nothing, small, temporary
 from tests.lab.moment import at_the_moment
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.watcher import ProcessWatcher
 
+__all__ = ["small", "temporary"]
+
 REPOSITORY = Path(__file__).parents[2]
 BIG = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 16) AS x FROM generate_series(1, 150000) n"
-SMALL = "CREATE TABLE small AS SELECT n, repeat(md5(n::text), 8) AS x FROM generate_series(1, 4000) n"
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +41,6 @@ def big(postgres: PostgresServer) -> Iterator[DatabaseAddress]:
     """A database of some 80 MB, in one table: there is time to do something to its dump."""
     yield postgres.create_database("big", BIG)
     postgres.drop_database("big")
-
-
-@pytest.fixture(scope="module")
-def small(wheel_postgres: PostgresServer) -> Iterator[DatabaseAddress]:
-    """A database of 1 MB."""
-    yield wheel_postgres.create_database("small", SMALL)
-    wheel_postgres.drop_database("small")
-
-
-@pytest.fixture(autouse=True)
-def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A temporary folder of its own, so that nothing can hide in it."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    return folder
 
 
 def process_named(name: str) -> int | None:

@@ -7,17 +7,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from opsproof.errors import FilestoreError
-from opsproof.system.filestore import Filestore
 from opsproof.system.host import Completed, Host
 from opsproof.system.pipe import Pipe
-from opsproof.target import Connection, FilestoreSettings
+from opsproof.target import Connection
 from tests.lab.captured import LOCAL
+from tests.lab.filestores import filestore_of, live, read_all
+
+__all__ = ["live"]
 
 NOBODY = 65534
 
@@ -32,21 +34,6 @@ class OtherAccount(Host):
 
     def pipe(self, *argv: str, **options: Any) -> Pipe:
         return super().pipe(*self.PREFIX, *argv, **options)
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Path:
-    folder = tmp_path / "filestore" / "acme"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def filestore_of(live: Path, *, addressed: bool = True, host: Host = LOCAL) -> Filestore:
-    return Filestore(host, FilestoreSettings(PurePosixPath(live), addressed, "data_dir in /etc/odoo.conf"))
-
-
-def read_all(filestore: Filestore) -> dict[str, bytes]:
-    return {header.path: b"".join(chunks) for header, chunks in filestore.stream()}
 
 
 def test_a_missing_folder_names_the_place_of_its_configuration(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 from psycopg import sql
 
 from opsproof.errors import ConnectionFailed, DatabaseError, DatabaseMissing, PermissionDenied
-from opsproof.system.postgres import connect, describe_database, hold_lock, list_databases, read_server
+from opsproof.system.lock import hold_lock
+from opsproof.system.postgres import connect, describe_database, list_databases, read_server
 from opsproof.target import DatabaseAddress, Secret
 from tests.lab.postgres_server import PostgresServer
 
@@ -258,7 +259,7 @@ def test_databases_are_listed_without_templates(postgres: PostgresServer, addres
 
 HOLDS_THE_LOCK = """
 import sys, time
-from opsproof.system.postgres import hold_lock
+from opsproof.system.lock import hold_lock
 from opsproof.target import DatabaseAddress, Secret
 address = DatabaseAddress("acme_prod", "127.0.0.1", int(sys.argv[1]), "postgres", Secret(sys.stdin.readline().strip()))
 with hold_lock(address):

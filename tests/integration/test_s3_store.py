@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from opsproof.errors import (
-    ObjectExists,
     StoreError,
 )
 from opsproof.system.store import s3_connection
@@ -18,6 +17,7 @@ from opsproof.system.store.s3 import S3Store
 from tests.lab.bucket import Bucket, make_bucket, use_credentials
 from tests.lab.fault_proxy import running_proxy
 from tests.lab.moto_server import S3Server, moto_server, running_moto
+from tests.lab.taken_names import require_faster_one_kept, require_taken_name_refused
 
 __all__ = ["moto_server"]
 
@@ -102,12 +102,7 @@ def test_an_interrupt_when_the_server_has_done_its_work_leaves_nothing(
 
 
 def test_a_taken_name_is_refused_before_anything_is_sent(store: S3Store, bucket: Bucket) -> None:
-    store.put_small("app.zip", b"the first")
-    with pytest.raises(ObjectExists, match=r"app\.zip is in the store already"):
-        store.upload("app.zip", 10)
-    with pytest.raises(ObjectExists):
-        store.put_small("app.zip", b"the second")
-    assert store.get_small("app.zip") == b"the first"
+    require_taken_name_refused(store)
     assert bucket.unfinished() == []
 
 
@@ -115,14 +110,10 @@ def test_a_taken_name_is_refused_before_anything_is_sent(store: S3Store, bucket:
 def test_a_name_taken_meanwhile_is_not_overwritten(
     store: S3Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, asked_before: bool
 ) -> None:
-    with store.upload("app.zip", 9 * MIB) as upload:
-        upload.write(bytes(9 * MIB))
-        store.put_small("app.zip", b"the faster")
-        if not asked_before:
-            monkeypatch.setattr("opsproof.system.store.s3_commit.Commit.refuse_if_taken", lambda self: None)
-        with pytest.raises(ObjectExists):
-            upload.commit()
-    assert store.get_small("app.zip") == b"the faster"
+    def do_not_ask() -> None:
+        monkeypatch.setattr("opsproof.system.store.s3_commit.Commit.refuse_if_taken", lambda self: None)
+
+    require_faster_one_kept(store, bytes(9 * MIB), (lambda: None) if asked_before else do_not_ask)
     assert bucket.unfinished() == []
 
 

@@ -10,12 +10,13 @@ import time
 
 import pytest
 
-from opsproof.errors import BucketMissing, ObjectExists, StoreDenied, StoreError
+from opsproof.errors import BucketMissing, StoreDenied, StoreError
 from opsproof.system.store import s3_upload
 from tests.lab.bucket import Bucket, make_bucket, use_credentials
 from tests.lab.fault_proxy import Fault, Kind, running_proxy
 from tests.lab.moto_server import S3Server
 from tests.lab.swift_server import swift_server
+from tests.lab.taken_names import require_faster_one_kept
 
 __all__ = ["swift_server"]
 
@@ -63,15 +64,10 @@ def test_leaving_without_a_commit_leaves_nothing(bucket: Bucket) -> None:
 def test_a_name_taken_meanwhile_is_not_overwritten(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, asked_before: bool
 ) -> None:
-    store = bucket.store()
-    with store.upload("app.zip", SIZE) as upload:
-        upload.write(bytes(SIZE))
-        store.put_small("app.zip", b"the faster")
-        if not asked_before:
-            monkeypatch.setattr("opsproof.system.store.s3_commit.Commit.refuse_if_taken", lambda self: None)
-        with pytest.raises(ObjectExists):
-            upload.commit()
-    assert store.get_small("app.zip") == b"the faster"
+    def do_not_ask() -> None:
+        monkeypatch.setattr("opsproof.system.store.s3_commit.Commit.refuse_if_taken", lambda self: None)
+
+    require_faster_one_kept(bucket.store(), bytes(SIZE), (lambda: None) if asked_before else do_not_ask)
     assert bucket.unfinished() == []
 
 

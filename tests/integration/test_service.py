@@ -6,14 +6,11 @@ import getpass
 import http.client
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -30,6 +27,8 @@ from opsproof.system.service import Service, services_of
 from opsproof.system.supervisor import Supervisor
 from opsproof.target import Connection
 from tests.lab.demo_environment import running_demo
+from tests.lab.supervisord import running_supervisord
+from tests.lab.waiting import await_true
 
 HOST = Host(Connection())
 PROGRAMS = {
@@ -50,37 +49,13 @@ PROGRAMS = {
 @pytest.fixture(scope="module")
 def conf() -> Iterator[Path]:
     """The configuration of a supervisord of this module's own, with none of its programs running."""
-    # Not pytest's tmp_path: a socket's path ends at 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="opsproof-test-"))
-    path = folder / "supervisord.conf"
-    sections = {
-        "unix_http_server": {"file": f"{folder}/s", "chmod": "0700"},
-        "supervisord": {"logfile": f"{folder}/log", "pidfile": f"{folder}/pid", "childlogdir": str(folder)},
-        "rpcinterface:supervisor": {
-            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
-        },
-        "supervisorctl": {"serverurl": f"unix://{folder}/s"},
-    }
-    for name, options in PROGRAMS.items():
-        sections[f"program:{name}"] = {"autostart": "false", "killasgroup": "true", "stopasgroup": "true", **options}
-    text = "".join(
-        f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in options.items())
-        for name, options in sections.items()
-    )
-    path.write_text(text)
-    command = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(path)]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon:
-        try:
-            deadline = time.monotonic() + 20
-            while not (folder / "s").exists():
-                assert daemon.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            yield path
-        finally:
-            daemon.terminate()
-            daemon.wait(timeout=30)
-            shutil.rmtree(folder)
+    stopped = {"autostart": "false", "killasgroup": "true", "stopasgroup": "true"}
+    programs = {name: {**stopped, **options} for name, options in PROGRAMS.items()}
+    with (
+        tempfile.TemporaryDirectory(prefix="opsproof-test-") as folder,
+        running_supervisord(Path(folder), programs) as conf,
+    ):
+        yield conf
 
 
 @pytest.fixture
@@ -242,14 +217,14 @@ def test_the_demos_application_is_stopped_and_started_while_its_writer_goes_on_c
 
         with pytest.raises(ProofError, match="is not healthy"):
             check_health(shop.health_url)
-        _wait_until(lambda: "waiting for the application" in log.read_text())
+        await_true(lambda: "waiting for the application" in log.read_text(), "the writer does not wait", 20)
         assert (DemoSupervisor(demo.state).states() or {})["application"] == "STOPPED"
 
         application.start()
         wait_until_healthy(shop.health_url, shop.health_timeout)
 
         before = _messages(demo.state.application_url)
-        _wait_until(lambda: _messages(demo.state.application_url) > before)
+        await_true(lambda: _messages(demo.state.application_url) > before, "the writer does not write", 20)
         assert writer.status().pids == callers
 
 
@@ -276,10 +251,3 @@ def test_the_writer_takes_an_answer_that_is_no_json_for_an_application_that_is_d
 def _messages(url: str) -> int:
     with urllib.request.urlopen(f"{url}/counts", timeout=10) as response:
         return int(json.load(response)["messages"])
-
-
-def _wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -8,12 +8,8 @@ from dataclasses import replace
 import pytest
 
 from opsproof.errors import DatabaseError, DatabaseMissing, PermissionDenied
-from opsproof.system.databases import (
-    find_intents,
-    maintenance,
-    oid_of,
-    write_intent,
-)
+from opsproof.system.databases import find_intents, oid_of, write_intent
+from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import connect, describe_database
 from opsproof.system.swap import identity, rows_written_since, swap, swap_back
 from opsproof.target import Secret
@@ -23,7 +19,6 @@ from tests.lab.databases import (
     Pair,
     assert_swapped,
     assert_untouched,
-    await_that,
     clients,
     databases,
     owner,
@@ -32,6 +27,7 @@ from tests.lab.databases import (
 from tests.lab.postgres_server import (
     PostgresServer,
 )
+from tests.lab.waiting import await_true
 
 __all__ = ["owner", "pair"]
 
@@ -119,11 +115,11 @@ class TestClients:
     def test_ten_that_come_again_all_find_the_new_one_and_then_the_old_one_again(self, pair: Pair) -> None:
         with clients(pair) as crowd:
             result = pair.swap()
-            await_that(lambda: all(client.found[-1] == "new" for client in crowd), "a client stayed locked out")
+            await_true(lambda: all(client.found[-1] == "new" for client in crowd), "a client stayed locked out", 20)
             assert result.ended >= len(crowd)
             assert result.seconds < 5
             back = pair.swap_back()
-            await_that(lambda: all(client.found[-1] == "old" for client in crowd), "a client stayed locked out")
+            await_true(lambda: all(client.found[-1] == "old" for client in crowd), "a client stayed locked out", 20)
             assert back.ended >= len(crowd)
         for client in crowd:
             changes = [one for one, next_ in zip(client.found, [*client.found[1:], ""], strict=True) if one != next_]

@@ -19,11 +19,8 @@ from psycopg import sql
 
 from opsproof.errors import ConnectionFailed, Interrupted
 from opsproof.system import renaming
-from opsproof.system.databases import (
-    clear_intent,
-    maintenance,
-    read_intent,
-)
+from opsproof.system.databases import clear_intent, read_intent
+from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import Connection
 from opsproof.system.swap import swap_back
 from tests.lab.databases import (
@@ -31,7 +28,6 @@ from tests.lab.databases import (
     act_at,
     assert_swapped,
     assert_untouched,
-    await_that,
     clients,
     owner,
     pair,
@@ -39,6 +35,7 @@ from tests.lab.databases import (
     stubborn_session,
 )
 from tests.lab.postgres_server import Session
+from tests.lab.waiting import await_true
 
 pytestmark = pytest.mark.slow
 
@@ -141,12 +138,12 @@ class TestKilled:
             for turn in range(KILLS):
                 with clients(pair, 3):
                     pid = other.begin()
-                    await_that(lambda: is_under_way(watching), "the swap never began")
+                    await_true(lambda: is_under_way(watching), "the swap never began", 20)
                     time.sleep(length * (turn + moments.random()) / KILLS)
                     within += is_under_way(watching)
                     other.kill(pid)
-                    await_that(lambda: lets_in(pair), f"locked out after a kill (seed {seed}, turn {turn})", 4)
-                await_that(lambda: not sessions_of_opsproof(pair), "the server kept a dead session")
+                    await_true(lambda: lets_in(pair), f"locked out after a kill (seed {seed}, turn {turn})", 4)
+                await_true(lambda: not sessions_of_opsproof(pair), "the server kept a dead session", 20)
                 if pair.which() == "new":
                     put_back(pair)
                 assert_untouched(pair)
@@ -156,12 +153,12 @@ class TestKilled:
         """The server notices within a moment that nobody waits any more, although the rename itself waits 5 seconds."""
         with stubborn_session(pair), swapper(pair) as other:
             pid = other.begin()
-            await_that(lambda: sessions_of_opsproof(pair, "RENAME") > 0, "the rename never began")
+            await_true(lambda: sessions_of_opsproof(pair, "RENAME") > 0, "the rename never began", 20)
             other.kill(pid)
             killed = time.monotonic()
             assert pair.which() == "old"
             assert time.monotonic() - killed < 4
-        await_that(lambda: not sessions_of_opsproof(pair), "the server kept a dead session")
+        await_true(lambda: not sessions_of_opsproof(pair), "the server kept a dead session", 20)
         assert_untouched(pair)
 
     def test_a_signal_while_it_waits(self, pair: Pair) -> None:

@@ -22,7 +22,6 @@ from tests.lab.databases import (
     Pair,
     assert_swapped,
     assert_untouched,
-    await_that,
     databases,
     owner,
     pair,
@@ -37,6 +36,7 @@ from tests.lab.postgres_server import (
     has_system_postgres,
     running_postgres,
 )
+from tests.lab.waiting import await_true
 
 __all__ = ["owner", "pair"]
 
@@ -83,7 +83,7 @@ def replicating(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
             connection.execute("ALTER SYSTEM SET max_prepared_transactions = 5")
             connection.execute("ALTER SYSTEM SET wal_level = logical")
         os.kill(server.pid, signal.SIGINT)
-        await_that(lambda: not (server.folder / "data" / "postmaster.pid").exists(), "the server did not stop")
+        await_true(lambda: not (server.folder / "data" / "postmaster.pid").exists(), "the server did not stop", 20)
         argv = [str(server.bindir / "postgres"), "-D", str(server.folder / "data")]
         with (server.folder / "log").open("ab") as log:
             options = _as(_account())
@@ -119,14 +119,14 @@ class TestHeldByReplication:
             connection.execute("SELECT pg_create_logical_replication_slot('reader', 'pgoutput')")
             connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
             with read_slot(replicating, pair.live) as reader:
-                await_that(lambda: slot_in_use(replicating), "nobody reads the slot")
+                await_true(lambda: slot_in_use(replicating), "nobody reads the slot", 20)
                 connection.close()
                 with pytest.raises(DatabaseError, match="somebody held it") as caught:
                     pair.swap(timeout=0.5)
                 assert "replication slot 'reader', in use by process" in caught.value.found
                 assert reader.poll() is None
                 assert_untouched(pair)
-            await_that(lambda: not slot_in_use(replicating), "the slot stays in use")
+            await_true(lambda: not slot_in_use(replicating), "the slot stays in use", 20)
             pair.swap()
             with replicating.connect() as other:
                 place = other.execute("SELECT database FROM pg_replication_slots").fetchone()

@@ -263,6 +263,20 @@ def make_project(folder: Path, **variables: str) -> Project:
     return Project(folder, {**environ, **variables})
 
 
+def require_failure(run: ActionRun, step: str, *words: str) -> str:
+    """Check that a step failed, with an error that says these words and what to do; return it."""
+    assert run.status == 1, run.output
+    case = run.failed_step()
+    assert case.step == step, run.output
+    for word in words:
+        assert word in case.message, run.output
+    assert "hint:" in case.message, case.message
+    later = list(run.outcomes().values())[list(run.outcomes()).index(step) + 1 :]
+    assert set(later) <= {"skipped"}, run.output
+    assert "THE UNDO FAILED" not in run.output
+    return case.message
+
+
 def _cases(text: str) -> tuple[Case, ...]:
     if not text:
         return ()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import random
 import secrets
-import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from psycopg import sql
 
 from opsproof.target import DatabaseAddress
+from tests.lab.background import Background
 from tests.lab.postgres_server import PostgresServer, Session
 
 # Every character that a URL, a shell, JSON, a format string or an INI file could trip over.
@@ -105,6 +105,16 @@ class Application:
         )
         return path
 
+    def require_no_session(self) -> None:
+        """Check that no run has a session in the database, or none any more soon."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name = 'opsproof'"
+        deadline = time.monotonic() + 5
+        with self.server.connect() as connection:
+            # The server notices a client that is gone only when it next turns to it.
+            while connection.execute(query, (self.name,)).fetchone() != (0,):
+                assert time.monotonic() < deadline, "a session is left"
+                time.sleep(0.05)
+
     def attachments(self) -> list[Path]:
         """Return the files of the filestore, clean-up markers left out, sorted."""
         return sorted(path for path in self.filestore.glob("??/*") if path.is_file())
@@ -193,41 +203,29 @@ def file_contents(folder: Path) -> Mapping[str, str]:
     }
 
 
-class Writer:
+class Writer(Background):
     """Keeps adding rows and attachments, and removing some, for as long as the block lasts."""
 
+    pause = 0.003
+
     def __init__(self, application: Application) -> None:
-        self._application = application
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write)
+        super().__init__()
         self.written = 0
-        self.error: Exception | None = None
+        self._application = application
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(30)
-        if self.error is not None:
-            raise self.error
-
-    def _write(self) -> None:
-        try:
-            with self._application.connect() as connection:
-                connection.execute("SET search_path = public")
-                mine: list[Path] = []
-                while not self._stop.wait(0.003):
-                    self.written += 1
-                    mine.append(self._application.attach(connection, secrets.token_bytes(2000)))
-                    connection.execute(
-                        "INSERT INTO mail_message (partner_id, body) VALUES (1, %s)", (f"message {self.written}",)
-                    )
-                    if self.written % 3 == 0:
-                        # As Odoo's clean-up does: the row first, then the file that nobody names any more.
-                        path = mine.pop(0)
-                        connection.execute("DELETE FROM ir_attachment WHERE checksum = %s", (path.name,))
-                        path.unlink()
-        except Exception as error:
-            self.error = error
+    def work(self) -> None:
+        """Write again and again."""
+        with self._application.connect() as connection:
+            connection.execute("SET search_path = public")
+            mine: list[Path] = []
+            while not self.is_over():
+                self.written += 1
+                mine.append(self._application.attach(connection, secrets.token_bytes(2000)))
+                connection.execute(
+                    "INSERT INTO mail_message (partner_id, body) VALUES (1, %s)", (f"message {self.written}",)
+                )
+                if self.written % 3 == 0:
+                    # As Odoo's clean-up does: the row first, then the file that nobody names any more.
+                    path = mine.pop(0)
+                    connection.execute("DELETE FROM ir_attachment WHERE checksum = %s", (path.name,))
+                    path.unlink()

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+from psycopg import sql
+
 from opsproof.archive.capture import Capture, Capturing
 from opsproof.inspection.sameness import compare_contents, compare_objects
 from opsproof.journal import Journal
@@ -21,6 +24,7 @@ from opsproof.target import Connection, DatabaseAddress
 from tests.lab.postgres_server import PostgresServer
 
 LOCAL = Host(Connection())
+SMALL = "CREATE TABLE small AS SELECT n, repeat(md5(n::text), 8) AS x FROM generate_series(1, 4000) n"
 
 
 def clients_of(server: PostgresServer, address: DatabaseAddress, bindir: Path | None = None) -> Clients:
@@ -87,8 +91,6 @@ def make_database(
     server: PostgresServer, name: str, encoding: str = "UTF8", owner: str = "postgres"
 ) -> DatabaseAddress:
     """Create an empty database of an encoding, sorted by bytes."""
-    from psycopg import sql
-
     with server.connect() as connection:
         query = "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C'"
         connection.execute(sql.SQL(query).format(sql.Identifier(name), sql.Identifier(owner), encoding))
@@ -130,6 +132,22 @@ def nameless_files() -> int:
         except OSError:
             continue  # the descriptor that lists them
     return count
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A temporary folder of its own, so that nothing can hide in it: for every test of a module that imports it."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(wheel_postgres: PostgresServer) -> Iterator[DatabaseAddress]:
+    """A database of 1 MB, with the one table small."""
+    yield wheel_postgres.create_database("small", SMALL)
+    wheel_postgres.drop_database("small")
 
 
 @contextmanager

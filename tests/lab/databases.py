@@ -18,20 +18,15 @@ from psycopg import sql
 
 from opsproof.intent import Intent
 from opsproof.system import renaming
-from opsproof.system.databases import (
-    create_side,
-    find_intents,
-    maintenance,
-    oid_of,
-    parked_name,
-    side_name,
-)
+from opsproof.system.databases import create_side, find_intents, oid_of, parked_name, side_name
+from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import Connection, connect, describe_database
 from opsproof.system.swap import swap, swap_back
 from opsproof.target import DatabaseAddress
 from tests.lab.postgres_server import (
     PostgresServer,
 )
+from tests.lab.waiting import await_true
 
 MOMENT = datetime(2026, 1, 31, 2, 0, 0, tzinfo=UTC)
 LATER = datetime(2026, 1, 31, 2, 5, 0, tzinfo=UTC)
@@ -169,20 +164,13 @@ def clients(pair: Pair, number: int = 10) -> Iterator[list[Client]]:
     for client in crowd:
         client.start()
     try:
-        await_that(lambda: all(client.found for client in crowd), "the clients never came in")
+        await_true(lambda: all(client.found for client in crowd), "the clients never came in", 20)
         yield crowd
     finally:
         over.set()
         for client in crowd:
             client.join(20)
             assert not client.is_alive()
-
-
-def await_that(condition: Callable[[], bool], complaint: str, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, complaint
-        time.sleep(0.005)
 
 
 def sessions_of_opsproof(pair: Pair, query: str = "") -> int:

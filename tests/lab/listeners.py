@@ -7,16 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self
 
 import psycopg
 
 from tests.lab.application import Application
+from tests.lab.background import Background
 
 CLIENT_PAUSE = 0.01
 
 
-class Cron:
+class Cron(Background):
     """Asks for databases as Odoo's cron does, for as long as the block lasts.
 
     Attributes:
@@ -30,32 +30,18 @@ class Cron:
     )
 
     def __init__(self, application: Application) -> None:
+        super().__init__()
         self.looks = 0
         self.seen: set[str] = set()
         self._application = application
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._error: Exception | None = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(30)
-        if self._error is not None:
-            raise self._error
-
-    def _look(self) -> None:
+    def work(self) -> None:
+        """Look again and again."""
         own = self._application
-        try:
-            with own.server.connect("postgres", own.role, own.password) as connection:
-                while not self._stop.wait(0.002):
-                    self.seen.update(name for (name,) in connection.execute(self.QUERY).fetchall())
-                    self.looks += 1
-        except Exception as error:
-            self._error = error
+        with own.server.connect("postgres", own.role, own.password) as connection:
+            while not self.is_over():
+                self.seen.update(name for (name,) in connection.execute(self.QUERY).fetchall())
+                self.looks += 1
 
 
 @dataclass

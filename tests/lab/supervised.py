@@ -1,10 +1,8 @@
-"""The stand-in application under a supervisord of its own, as a service that an inventory names."""
+"""An application under a supervisord of its own, as a service that an inventory names."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +15,7 @@ from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
-from tests.lab import standin
+from tests.lab import standin, supervisord
 from tests.lab.application import Application
 from tests.lab.moto_server import free_ports
 
@@ -26,46 +24,70 @@ SERVICE = "shop-web"
 
 @dataclass(frozen=True)
 class Supervised:
-    """A supervisord with one program, which runs.
+    """A supervisord with one program.
 
     Attributes:
         conf: supervisord.conf.
         url: Where the program tells its health.
+        name: The program's.
     """
 
     conf: Path
     url: str
+    name: str = SERVICE
 
     @property
     def variables(self) -> dict[str, object]:
         """Return what an inventory says of it."""
         return {
-            "services": [SERVICE],
+            "services": [self.name],
             "service_manager": "supervisor",
             "supervisor_conf": str(self.conf),
             "health_url": self.url,
             "health_timeout": 20,
         }
 
+    @property
+    def pid(self) -> int:
+        """Its process; 0 while it is down."""
+        return int(self.control("pid", self.name).strip())
+
     def control(self, *words: str) -> str:
         """Run supervisorctl, and return what it said."""
-        command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(self.conf), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+        return supervisord.control(self.conf, *words)
 
     def is_healthy(self) -> bool:
         """Tell whether the program answers with 200."""
+        return self._ask() is not None
+
+    def await_answer(self, seconds: float = 10.0) -> str:
+        """Wait until the program answers with 200; return what it says."""
+        deadline = time.monotonic() + seconds
+        while (answer := self._ask()) is None:
+            assert time.monotonic() < deadline, f"it does not answer: {self.control('tail', self.name, 'stderr')}"
+            time.sleep(0.05)
+        return answer
+
+    def _ask(self) -> str | None:
         try:
             with urllib.request.urlopen(self.url, timeout=5) as response:
-                return bool(response.status == 200)
+                return str(response.read().decode()) if response.status == 200 else None
         except (urllib.error.URLError, OSError):
-            return False
+            return None
 
 
 @contextmanager
-def supervised(application: Application, program: str = standin.__file__) -> Iterator[Supervised]:
-    """Run the stand-in, or another program, on an application, as its own role, for as long as the block lasts."""
-    # Not pytest's tmp_path: a socket's path ends at 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="opsproof-sv-"))
+def supervised(
+    application: Application, program: str = standin.__file__, *, name: str = SERVICE, **options: str
+) -> Iterator[Supervised]:
+    """Run the stand-in, or another program, on an application, as its own role, for as long as the block lasts.
+
+    Args:
+        application: Whose.
+        program: The file, which Python runs with the path of a JSON file: `conninfo`, `filestore` and `port`.
+        name: The program's in supervisor.
+        options: More of its section there; with `autostart="false"` it is not started yet.
+    """
     (port,) = free_ports(1)
     address = application.address
     config = {
@@ -73,40 +95,20 @@ def supervised(application: Application, program: str = standin.__file__) -> Ite
         "filestore": str(application.filestore),
         "port": port,
     }
-    (folder / "config.json").write_text(json.dumps(config))
-    conf = folder / "supervisord.conf"
-    sections = {
-        "unix_http_server": {"file": f"{folder}/s", "chmod": "0700"},
-        "supervisord": {"logfile": f"{folder}/log", "pidfile": f"{folder}/pid", "childlogdir": str(folder)},
-        "rpcinterface:supervisor": {
-            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
-        },
-        "supervisorctl": {"serverurl": f"unix://{folder}/s"},
-        f"program:{SERVICE}": {
+    with tempfile.TemporaryDirectory(prefix="opsproof-sv-") as path:
+        folder = Path(path)
+        # The password has every character that supervisor's format could trip over.
+        (folder / "config.json").write_text(json.dumps(config))
+        own = {
             "command": f"{sys.executable} {program} {folder}/config.json",
             "startsecs": "0",
             "autorestart": "false",
             "stopasgroup": "true",
             "killasgroup": "true",
-        },
-    }
-    conf.write_text(
-        "".join(
-            f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in options.items())
-            for name, options in sections.items()
-        )
-    )
-    command = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(conf)]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon:
-        try:
-            service = Supervised(conf, f"http://127.0.0.1:{port}/health")
-            deadline = time.monotonic() + 30
-            while not service.is_healthy():
-                assert daemon.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.05)
+            **options,
+        }
+        with supervisord.running_supervisord(folder, {name: own}) as conf:
+            service = Supervised(conf, f"http://127.0.0.1:{port}/health", name)
+            if options.get("autostart") != "false":
+                service.await_answer(30)
             yield service
-        finally:
-            daemon.terminate()
-            daemon.wait(timeout=30)
-            shutil.rmtree(folder)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+import os
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from opsproof.archive.catalogue import sidecar_name
+from opsproof.archive.choosing import Choice, choose_backup
 from opsproof.archive.manifest import Sidecar, backup_id, to_json
-from opsproof.system.store import Store
+from opsproof.system.store import Store, open_store
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, StoreSettings, Target
 from tests.lab.manifests import TAKEN, database_record, manifest_of, sidecar_of
 
@@ -52,3 +56,31 @@ def put_backup(
     if verified:
         store.put_small(sidecar_name(sidecar.id), to_json(sidecar))
     return sidecar.id
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for backups."""
+    return tmp_path / "backups"
+
+
+@pytest.fixture
+def target(folder: Path) -> Target:
+    """The target whose backups go there."""
+    return target_of(folder)
+
+
+@pytest.fixture
+def store(target: Target) -> Store:
+    """Its store."""
+    return open_store(target.store, target.customer)
+
+
+def written(store: Store, name: str, moment: datetime) -> None:
+    """Let a file look as if it was written then."""
+    os.utime(Path(store.location, name), (moment.timestamp(), moment.timestamp()))
+
+
+def latest(target: Target, store: Store, at: datetime | None = None, source: Target | None = None) -> Choice:
+    """Choose the latest."""
+    return choose_backup(target, store, "latest", at, source)

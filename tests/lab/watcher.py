@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection
 from pathlib import Path
-from typing import Self
+
+from tests.lab.background import Background
 
 
-class ProcessWatcher:
+class ProcessWatcher(Background):
     """Samples /proc for as long as the block lasts and keeps what holds one of some texts.
 
     Attributes:
@@ -19,23 +19,15 @@ class ProcessWatcher:
     """
 
     def __init__(self, texts: Collection[str]) -> None:
+        super().__init__()
         self.samples = 0
         self.seen: set[str] = set()
         self.found: set[str] = set()
         self._texts = [text.encode() for text in texts]
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(10)
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.002):
+    def work(self) -> None:
+        """Look at every process again and again."""
+        while not self.is_over():
             self.samples += 1
             for process in Path("/proc").glob("[0-9]*"):
                 self._look_at(process)

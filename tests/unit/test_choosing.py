@@ -1,47 +1,29 @@
-"""Choosing a backup in a folder: one's own, verified, the newest, and never another one in silence."""
+"""The latest backup in a folder: one's own, verified, and the newest by the time of its snapshot."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue import READ_AT_ONCE, sidecar_name
-from opsproof.archive.choosing import Choice, choose_backup
-from opsproof.archive.manifest import to_json
-from opsproof.errors import ArchiveError, ConfigurationError, StoreDenied, StoreError, StoreUnreachable
-from opsproof.system.store import Store, open_store
-from opsproof.system.store.directory import DirectoryStore
-from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target
+from opsproof.archive.catalogue import READ_AT_ONCE
+from opsproof.archive.choosing import choose_backup
+from opsproof.errors import StoreError
+from opsproof.system.store import Store
+from opsproof.target import Target
 from tests.lab.manifests import TAKEN
-from tests.lab.targets import CUSTOMER, put_backup, put_object, sidecar_for, target_of
+from tests.lab.targets import (
+    folder,
+    latest,
+    put_backup,
+    put_object,
+    store,
+    target,
+    written,
+)
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "backups"
-
-
-@pytest.fixture
-def target(folder: Path) -> Target:
-    return target_of(folder)
-
-
-@pytest.fixture
-def store(target: Target) -> Store:
-    return open_store(target.store, target.customer)
-
-
-def written(store: Store, name: str, moment: datetime) -> None:
-    """Let a file look as if it was written then."""
-    os.utime(Path(store.location, name), (moment.timestamp(), moment.timestamp()))
-
-
-def latest(target: Target, store: Store, at: datetime | None = None, source: Target | None = None) -> Choice:
-    return choose_backup(target, store, "latest", at, source)
+__all__ = ["folder", "store", "target"]
 
 
 def test_latest_is_the_newest_by_the_time_of_its_snapshot(target: Target, store: Store) -> None:
@@ -178,268 +160,3 @@ def test_latest_is_never_a_safety_backup(target: Target, store: Store) -> None:
     named = choose_backup(target, store, safety, None)
     assert named.id == safety
     assert named.why.startswith("named by its id: a safety backup of prod/erp, ")
-
-
-@pytest.mark.parametrize(
-    "other", [{"environment": "staging"}, {"target": "shop"}, {"customer": "globex"}, {"database": "acme2"}]
-)
-def test_another_s_backup_is_neither_the_latest_nor_taken_by_its_id(
-    target: Target, store: Store, other: dict[str, str]
-) -> None:
-    own = put_backup(store, 0)
-    foreign = put_backup(store, 1, **other)  # type: ignore[arg-type] # only texts of the manifest
-    assert latest(target, store).id == own
-    with pytest.raises(ConfigurationError, match=f"{foreign} is not a backup of prod/erp") as caught:
-        choose_backup(target, store, foreign, None)
-    assert next(iter(other.values())) in caught.value.found
-    label = f"{other.get('environment', 'prod')}/{other.get('target', 'erp')}"
-    assert f"--from={label}" in caught.value.hint
-
-
-def test_with_from_the_source_s_backups_count_and_no_others(target: Target, store: Store) -> None:
-    put_backup(store, 2)
-    theirs = put_backup(store, 1, environment="staging", database="copy")
-    source = replace(target, environment="staging", database=DatabaseAddress("elsewhere"))
-    assert latest(target, store, source=source).id == theirs
-    assert choose_backup(target, store, theirs, None, source).id == theirs
-    own = put_backup(store, 3)
-    with pytest.raises(ConfigurationError, match="is not a backup of staging/erp"):
-        choose_backup(target, store, own, None, source)
-
-
-def test_from_looks_into_the_source_s_store(target: Target, store: Store, tmp_path: Path) -> None:
-    put_backup(store, 1)
-    source = target_of(tmp_path / "theirs", environment="staging", customer="globex")
-    their_store = open_store(source.store, source.customer)
-    theirs = put_backup(their_store, 0, environment="staging", customer="globex")
-    for given in (None, their_store):
-        choice = choose_backup(target, store, "latest", None, source, given)
-        assert choice.location == f"{tmp_path}/theirs/globex/backups/{theirs}.zip"
-
-
-@pytest.mark.parametrize("ending", ["", ".zip", ".manifest.json"])
-def test_an_id_is_found_with_and_without_its_ending(target: Target, store: Store, ending: str) -> None:
-    put_backup(store, 1)
-    name = put_backup(store, 0)
-    choice = choose_backup(target, store, name + ending, None)
-    assert (choice.id, choice.name) == (name, f"{name}.zip")
-    assert choice.why.startswith("named by its id: a verified backup of prod/erp, ")
-
-
-def test_a_plain_backup_is_found_by_its_id(target: Target, store: Store) -> None:
-    name = put_backup(store, 0, id="backup_prod_20240305_010203", ending=".sql")
-    for wanted in (name, f"{name}.sql", "latest"):
-        assert choose_backup(target, store, wanted, None).name == f"{name}.sql"
-
-
-def test_an_sql_that_was_unpacked_beside_its_bundle_is_no_backup(target: Target, store: Store) -> None:
-    name = put_backup(store, 0)
-    put_object(store, f"{name}.sql", b"content")
-    assert choose_backup(target, store, name, None).name == f"{name}.zip"
-    assert latest(target, store).name == f"{name}.zip"
-    with pytest.raises(StoreError, match="was never verified") as caught:
-        choose_backup(target, store, f"{name}.sql", None)
-    assert f"its manifest is that of {name}.zip" in caught.value.found
-
-
-def test_an_unverified_one_is_refused_with_what_to_do(target: Target, store: Store) -> None:
-    name = put_backup(store, 0, verified=False)
-    with pytest.raises(StoreError, match=f"{name} was never verified") as caught:
-        choose_backup(target, store, name, None)
-    assert f"{store.location}{name}.manifest.json" in caught.value.expected
-    assert "pytest --list-backups --env=prod" in caught.value.hint
-    (as_it_is,) = [line for line in caught.value.hint.splitlines() if "as it is" in line]
-    wanted = as_it_is.split()[0].removeprefix("--backup=")
-    assert choose_backup(target, store, wanted, None).sidecar is None
-
-
-def test_an_id_that_is_not_there_is_answered_with_the_nearest(target: Target, store: Store) -> None:
-    name = put_backup(store, 0)
-    with pytest.raises(StoreError, match="There is no backup acme_2024-03-05_01-02-04") as caught:
-        choose_backup(target, store, "acme_2024-03-05_01-02-04", None)
-    assert caught.value.found == f"the nearest: {name}"
-    assert store.location in caught.value.expected
-
-
-def test_what_is_there_instead_is_told_with_what_to_type(target: Target, store: Store) -> None:
-    for day in range(3):
-        other = put_backup(store, day, environment="staging")
-    safety = put_backup(store, 5, kind="safety")
-    unverified = put_backup(store, 6, verified=False)
-    later = put_backup(store, 8)
-    put_backup(store, 9)
-    gone = put_backup(store, 10)
-    Path(store.location, f"{gone}.zip").unlink()
-    with pytest.raises(StoreError, match="No verified backup of prod/erp not after 2024-03-12") as caught:
-        latest(target, store, TAKEN + timedelta(days=7))
-    error = caught.value
-    assert error.expected.endswith(f"in {store.location} (folder {store.location[:-19]}, customer acme-corp)")
-    assert error.found.splitlines() == [
-        f"2 taken after 2024-03-12 01:02:03 UTC, the oldest {later}",
-        f"1 taken for safety: {safety}",
-        f"3 of staging/erp, the newest {other}",
-        f"1 never verified: {unverified} (no manifest beside it)",
-        "1 manifests without their backups",
-    ]
-    assert error.hint.splitlines() == [
-        f"--backup={later}",
-        f"--backup={safety}   takes that safety backup",
-        "--from=staging/erp",
-        f"--backup={store.location}{unverified}.zip   takes {unverified} as it is, unverified",
-        "check backup_dir and the customer name",
-    ]
-    for line in error.hint.splitlines()[:2]:
-        wanted = line.split()[0].removeprefix("--backup=")
-        assert choose_backup(target, store, wanted, None).id == wanted
-
-
-def test_an_empty_place_is_told_with_the_customers_beside_it(target: Target, store: Store, folder: Path) -> None:
-    with pytest.raises(StoreError) as caught:
-        latest(target, store)
-    assert caught.value.found == f"there is no folder {store.location}"
-    put_backup(open_store(target.store, "acme-corporation"), customer="acme-corporation")
-    (folder / "lost+found").mkdir()
-    Path(store.location).mkdir(parents=True)
-    with pytest.raises(StoreError) as caught:
-        latest(target, store)
-    assert caught.value.found.splitlines() == [
-        f"nothing at all under {store.location}",
-        "folders of customers beside it: acme-corporation",
-    ]
-
-
-@pytest.mark.parametrize("error", [StoreDenied("refused"), StoreUnreachable("silent"), StoreError("broken")])
-@pytest.mark.parametrize("wanted", ["latest", "id"])
-def test_no_older_backup_is_taken_where_a_newer_cannot_be_looked_at(
-    target: Target, store: Store, monkeypatch: pytest.MonkeyPatch, error: StoreError, wanted: str
-) -> None:
-    put_backup(store, 0)
-    newer = put_backup(store, 1)
-    real = store.get_small
-
-    def failing(name: str) -> bytes:
-        if name == sidecar_name(newer):
-            raise error
-        return real(name)
-
-    monkeypatch.setattr(store, "get_small", failing)
-    with pytest.raises(StoreError) as caught:
-        choose_backup(target, store, newer if wanted == "id" else wanted, None)
-    assert caught.value is error
-    assert ("check backup_dir" in error.hint) == isinstance(error, StoreDenied)
-
-
-def test_a_backup_that_is_removed_meanwhile_is_passed_over(
-    target: Target, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own, removed = put_backup(store, 0), put_backup(store, 1)
-    real = DirectoryStore.get_small
-
-    def removing(self: DirectoryStore, name: str) -> bytes:
-        if name == sidecar_name(removed):
-            Path(store.location, name).unlink()
-        return real(self, name)
-
-    monkeypatch.setattr(DirectoryStore, "get_small", removing)
-    assert latest(target, store).id == own
-
-
-def test_a_folder_that_may_not_be_listed_says_so(target: Target, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_backup(store, 0)
-
-    def refused(*_: object, onerror: object = None) -> object:
-        raise PermissionError(13, "Permission denied", store.location)
-
-    monkeypatch.setattr("opsproof.system.store.directory.os.walk", refused)
-    with pytest.raises(StoreDenied, match="may not list") as caught:
-        latest(target, store)
-    assert "to look for backups of prod/erp in" in caught.value.expected
-
-
-def test_a_path_is_taken_as_it_is_with_the_sidecar_beside_it(target: Target, store: Store, tmp_path: Path) -> None:
-    sidecar = sidecar_for(b"content")
-    path = tmp_path / sidecar.name
-    path.write_bytes(b"content")
-    choice = choose_backup(target, store, str(path), None)
-    assert (choice.path, choice.store, choice.name, choice.sidecar) == (path, None, "", None)
-    assert (choice.id, choice.bytes, choice.location) == (sidecar.id, 7, str(path))
-    assert "there is no manifest beside it" in choice.why
-    (tmp_path / sidecar_name(sidecar.id)).write_bytes(to_json(sidecar))
-    assert choose_backup(target, store, str(path), None).sidecar == sidecar
-
-
-def test_a_path_s_sidecar_must_be_its_own(target: Target, store: Store, tmp_path: Path) -> None:
-    sidecar = sidecar_for(b"content", environment="staging")
-    path, beside = tmp_path / sidecar.name, tmp_path / sidecar_name(sidecar.id)
-    path.write_bytes(b"content")
-    beside.write_bytes(to_json(sidecar))
-    with pytest.raises(ConfigurationError, match="is not a backup of prod/erp"):
-        choose_backup(target, store, str(path), None)
-    unpacked = path.with_suffix(".sql")
-    unpacked.write_bytes(b"SELECT 1;")
-    assert choose_backup(target, store, str(unpacked), None).sidecar is None
-    path.write_bytes(b"conten")
-    with pytest.raises(ArchiveError, match="is not what the manifest beside it describes"):
-        choose_backup(target, store, str(path), None)
-    beside.write_bytes(b"{}")
-    with pytest.raises(ArchiveError, match="is not a backup's manifest"):
-        choose_backup(target, store, str(path), None)
-
-
-def test_a_folder_is_taken_as_it_is_but_not_one_of_backups(target: Target, store: Store, tmp_path: Path) -> None:
-    dump = tmp_path / "odoo"
-    (dump / "filestore").mkdir(parents=True)
-    (dump / "manifest.json").write_bytes(b"{}")
-    (dump / "filestore" / "file").write_bytes(b"12345")
-    choice = choose_backup(target, store, f"{tmp_path}/odoo/", None)
-    assert (choice.path, choice.id, choice.bytes, choice.sidecar) == (dump, "odoo", 7, None)
-    name = put_backup(store)
-    with pytest.raises(ConfigurationError, match="is a folder of backups") as caught:
-        choose_backup(target, store, store.location, None)
-    assert caught.value.hint == f"--backup={store.location}{name}.zip"
-
-
-def test_a_file_of_this_folder_is_found_where_the_store_has_no_such_id(
-    target: Target, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("copy.sql.gz").write_bytes(b"x")
-    choice = choose_backup(target, store, "copy.sql.gz", None)
-    assert (choice.path, choice.id) == (tmp_path / "copy.sql.gz", "copy")
-    name = put_backup(store)
-    Path(f"{name}.zip").write_bytes(b"another of that name")
-    assert choose_backup(target, store, f"{name}.zip", None).location == f"{store.location}{name}.zip"
-
-
-@pytest.mark.parametrize("wanted", ["", "/nowhere/x.zip", "./x.zip", "~nobody-here/x.zip", "/dev/null", "/a\0b"])
-def test_what_cannot_be_a_backup_is_refused(target: Target, store: Store, wanted: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no backup"):
-        choose_backup(target, store, wanted, None)
-
-
-def test_a_time_goes_with_latest_alone(target: Target, store: Store) -> None:
-    name = put_backup(store)
-    with pytest.raises(ConfigurationError, match="both say which backup"):
-        choose_backup(target, store, name, TAKEN)
-
-
-def test_a_bucket_needs_the_settings_of_an_s3_store(target: Target, store: Store) -> None:
-    with pytest.raises(ConfigurationError, match="Nothing says how to reach the bucket other"):
-        choose_backup(target, store, "s3://other/x.zip", None)
-
-
-@pytest.mark.parametrize("address", ["s3://", "s3://bucket", "s3://bucket/", "s3://bucket/folder/", "s3:///key"])
-def test_an_address_of_no_object_is_refused(target: Target, store: Store, address: str) -> None:
-    with pytest.raises(ConfigurationError, match="names no object"):
-        choose_backup(target, store, address, None)
-
-
-def test_a_customer_less_folder_holds_its_backups_itself(tmp_path: Path) -> None:
-    target = target_of(DirectoryStoreSettings(tmp_path), customer="")
-    store = open_store(target.store, "")
-    put_backup(store, customer=CUSTOMER)
-    with pytest.raises(StoreError) as caught:
-        latest(target, store)
-    assert caught.value.found.startswith("1 of prod/erp, customer acme-corp: acme_")
-    own = put_backup(store, 1, customer="")
-    assert latest(target, store).id == own

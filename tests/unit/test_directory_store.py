@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.errors import ConfigurationError, ObjectExists, StoreDenied, StoreError
+from opsproof.errors import ConfigurationError, StoreDenied, StoreError
 from opsproof.system.store import Store, open_store
 from opsproof.system.store.directory import DirectoryStore
 from opsproof.target import DirectoryStoreSettings
+from tests.lab.taken_names import require_faster_one_kept, require_taken_name_refused
 
 
 @pytest.fixture
@@ -92,12 +93,7 @@ def test_leaving_without_a_commit_leaves_nothing(store: Store, folder: Path) -> 
 
 
 def test_a_taken_name_is_refused_before_anything_is_written(store: Store, folder: Path) -> None:
-    store.put_small("app.zip", b"the first")
-    with pytest.raises(ObjectExists, match=r"app\.zip is in the store already"):
-        store.upload("app.zip", 10)
-    with pytest.raises(ObjectExists):
-        store.put_small("app.zip", b"the second")
-    assert store.get_small("app.zip") == b"the first"
+    require_taken_name_refused(store)
     assert everything_in(folder) == ["acme/backups/app.zip"]
 
 
@@ -107,12 +103,7 @@ def test_a_name_taken_meanwhile_is_not_overwritten(
 ) -> None:
     if not links:
         monkeypatch.setattr(os, "link", _no_links)
-    with store.upload("app.zip", 10) as upload:
-        upload.write(b"the slower")
-        store.put_small("app.zip", b"the faster")
-        with pytest.raises(ObjectExists):
-            upload.commit()
-    assert store.get_small("app.zip") == b"the faster"
+    require_faster_one_kept(store, b"the slower")
     assert everything_in(folder) == ["acme/backups/app.zip"]
 
 

@@ -51,6 +51,10 @@ class Listing:
     modified: datetime
 
 
+PROBE = "opsproof-check"
+"""How the names of what is written only to see whether that is allowed begin."""
+
+
 @dataclass(frozen=True)
 class Leftover:
     """What a killed run left unfinished.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from opsproof.errors import StoreError
 from opsproof.system.store.contract import (
+    PROBE,
     READ_SIZE,
     Leftover,
     Listing,
@@ -57,7 +58,7 @@ class DirectoryStore:
 
     def check_writable(self) -> None:
         """Write, sync and remove a temporary file; the folder is made where it is missing."""
-        probe = temporary_path(self._root / "check")
+        probe = temporary_path(self._root / PROBE)
         with translated("write", probe):
             make_private_folders(self._root)
             try:

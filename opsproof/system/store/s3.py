@@ -20,6 +20,7 @@ from botocore.exceptions import (
 
 from opsproof.errors import StoreError
 from opsproof.system.store.contract import (
+    PROBE,
     READ_SIZE,
     Leftover,
     Listing,
@@ -71,7 +72,7 @@ class S3Store:
 
     def check_writable(self) -> None:
         """Begin a multipart upload under the prefix and abort it, which stores nothing."""
-        S3Upload(self._connection, f"opsproof-check-{secrets.token_hex(8)}", 0).abort()
+        S3Upload(self._connection, f"{PROBE}-{secrets.token_hex(8)}", 0).abort()
 
     def check_readable(self) -> None:
         """List one object, and ask for one that is not there: without s3:GetObject that is refused, not missing."""
@@ -79,7 +80,7 @@ class S3Store:
         with connection.translating():
             self._client.list_objects_v2(Bucket=connection.bucket, Prefix=connection.place.prefix, MaxKeys=1)
             try:
-                absent = f"opsproof-check-{secrets.token_hex(8)}"
+                absent = f"{PROBE}-{secrets.token_hex(8)}"
                 self._client.get_object(Bucket=connection.bucket, Key=connection.key(absent))
             except ClientError as error:
                 if code_of(error) not in ("NoSuchKey", "404"):
