@@ -12,6 +12,7 @@
      |    +-- PermissionDenied
      |    +-- LockTimeout
      +-- DumpError                 pg_dump, pg_restore or psql did not do its work
+     +-- MigrationError            Alembic, the application's env.py or a migration did not do its work
      +-- FilestoreError            the application's files
      +-- StoreError                the place that backups go to
      |    +-- StoreUnreachable
@@ -100,6 +101,10 @@ class LockTimeout(DatabaseError):
 
 class DumpError(OpsproofError):
     """pg_dump, pg_restore or psql failed, or its output is not whole."""
+
+
+class MigrationError(OpsproofError):
+    """Alembic, the application's env.py, or a migration failed, or is not what was planned."""
 
 
 class FilestoreError(OpsproofError):

@@ -124,6 +124,47 @@ StoreSettings = DirectoryStoreSettings | S3StoreSettings
 
 
 @dataclass(frozen=True)
+class MigrationSettings:
+    """How the application's Alembic is run.
+
+    `ini` and `python` are looked for where they are None. `environ` is what env.py finds besides the database's own
+    variables; any of it may be secret.
+    """
+
+    ini: PurePosixPath | None = None
+    python: str | None = None
+    environ: Mapping[str, Secret] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A column whose values have to be found in a column of another table; both as `table.column`, as SQL has them."""
+
+    child: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query of one value, and the text that it has to be."""
+
+    sql: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """What has to hold of the database after it was replaced or changed.
+
+    `tables` exist and have rows; every `relation` holds, as do all foreign keys; every query answers as expected.
+    """
+
+    tables: tuple[str, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    queries: tuple[Query, ...] = ()
+
+
+@dataclass(frozen=True)
 class Target:
     """One application of an environment: its database, its files, its services, and the store of its backups.
 
@@ -142,7 +183,8 @@ class Target:
     filestore: FilestoreSettings | None = None
     services: tuple[str, ...] = ()
     odoo_conf: str | None = None
-    alembic_ini: str | None = None
+    migrations: MigrationSettings = MigrationSettings()
+    validation: ValidationSettings = ValidationSettings()
     deploy_user: str | None = None
     deploy_folder: str | None = None
     health_url: str | None = None

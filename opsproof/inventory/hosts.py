@@ -16,10 +16,20 @@ from opsproof.inventory.schema import FilestoreVariables, HostVariables, Variabl
 from opsproof.inventory.storage import choose_store
 from opsproof.inventory.variables import NamedDatabase, database_of_url
 from opsproof.odoo import OdooConf, default_data_dir, filestore_path, read_odoo_conf
-from opsproof.target import Connection, FilestoreSettings, Target
+from opsproof.target import (
+    Connection,
+    FilestoreSettings,
+    MigrationSettings,
+    Query,
+    Relation,
+    Secret,
+    Target,
+    ValidationSettings,
+)
 
 _ODOO_USER = "odoo"
 _PRODUCTION = frozenset({"prod", "production"})
+_NOT_THE_APPLICATIONS = ("AWS_", "S3_", "PG", "ANSIBLE_", "PYTEST_")
 
 
 def target_of_host(
@@ -70,7 +80,8 @@ def target_of_host(
         filestore=filestore,
         services=tuple(services),
         odoo_conf=own.odoo_conf,
-        alembic_ini=own.alembic_ini,
+        migrations=_migrations(own, connection, environ),
+        validation=_validation(own),
         deploy_user=own.deploy_user,
         deploy_folder=own.deploy_folder,
         health_url=own.health_url,
@@ -86,6 +97,30 @@ def target_of_host(
         sources={**sources, **chosen.sources},
     )
     return database, target
+
+
+def application_environment(environ: Mapping[str, str]) -> dict[str, Secret]:
+    """Return the variables that an application of this machine is run with, without the store's and libpq's."""
+    return {name: Secret(text) for name, text in environ.items() if not name.startswith(_NOT_THE_APPLICATIONS)}
+
+
+def _migrations(own: HostVariables, connection: Connection, environ: Mapping[str, str]) -> MigrationSettings:
+    variables = application_environment(environ) if connection.kind == "local" else {}
+    # The one of this process may be another target's.
+    variables.pop("DATABASE_URL", None)
+    if own.database_url is not None:
+        variables["DATABASE_URL"] = Secret(own.database_url)
+    variables |= {name: Secret(text) for name, text in own.alembic_env.items()}
+    ini = None if own.alembic_ini is None else PurePosixPath(own.alembic_ini)
+    return MigrationSettings(ini, own.alembic_python or own.settings_python, variables)
+
+
+def _validation(own: HostVariables) -> ValidationSettings:
+    return ValidationSettings(
+        tables=own.validation.tables,
+        relations=tuple(Relation(one.child, one.parent) for one in own.validation.relations),
+        queries=tuple(Query(one.sql, one.expected) for one in own.validation.queries),
+    )
 
 
 def is_protected(*names: str) -> bool:

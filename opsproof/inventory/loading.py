@@ -15,7 +15,7 @@ from pathlib import Path
 from opsproof.errors import ConfigurationError
 from opsproof.inventory import ansible
 from opsproof.inventory.application import read_setting
-from opsproof.inventory.hosts import agreeing, is_protected, target_of_host
+from opsproof.inventory.hosts import agreeing, application_environment, is_protected, target_of_host
 from opsproof.inventory.schema import (
     OUR_VARIABLES,
     HostVariables,
@@ -25,7 +25,7 @@ from opsproof.inventory.schema import (
 )
 from opsproof.inventory.storage import choose_store
 from opsproof.inventory.variables import NamedDatabase, database_of_environment, database_of_url, with_default_user
-from opsproof.target import Environment, Target
+from opsproof.target import Environment, MigrationSettings, Target
 
 
 def load_environment(
@@ -61,7 +61,7 @@ def load_environment(
         url = read_setting(settings, python=sys.executable, folder=Path.cwd(), environ=environ)
         stated = agreeing("the application", [*_known(stated), database_of_url(url, settings, environ=environ)])
     if inventory is None:
-        return _environment_of_variables(name, stated, variables, only)
+        return _environment_of_variables(name, stated, variables, only, environ)
     read = reading.finish() if reading else ansible.read_inventory(inventory, environ)
     hosts = _selected(name, _hosts_of(name, read), only)
     resolved = ansible.resolve(read, name, hosts, OUR_VARIABLES, environ)
@@ -166,7 +166,11 @@ def _files(read: ansible.AnsibleInventory, host: str) -> Callable[..., str]:
 
 
 def _environment_of_variables(
-    name: str, stated: NamedDatabase | None, variables: VariableSettings, only: Sequence[str]
+    name: str,
+    stated: NamedDatabase | None,
+    variables: VariableSettings,
+    only: Sequence[str],
+    environ: Mapping[str, str],
 ) -> Environment:
     if stated is None:
         raise ConfigurationError(
@@ -187,6 +191,7 @@ def _environment_of_variables(
         database=database.address,
         store=chosen.store,
         customer=chosen.customer,
+        migrations=MigrationSettings(environ=application_environment(environ)),
         protected=is_protected(name),
         sources=sources,
     )

@@ -66,6 +66,19 @@ def _service_name(name: str) -> str:
     return name
 
 
+def _column(name: str) -> str:
+    if name.count(".") not in (1, 2):
+        raise ValueError("must be table.column, or schema.table.column")
+    return name
+
+
+def _text(value: object) -> object:
+    # A person writes `expected: 0` and `DEBUG: true`.
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
 def _user(user: str) -> str:
     if not re.fullmatch(_USER, user):
         raise ValueError("must be the name of a user")
@@ -98,6 +111,7 @@ Web = Annotated[str, AfterValidator(_http)]
 BucketName = Annotated[str, AfterValidator(_bucket)]
 HealthPage = Annotated[Web, AfterValidator(_health)]
 ServiceName = Annotated[Text, AfterValidator(_service_name)]
+ColumnName = Annotated[Text, AfterValidator(_column)]
 CustomerName = Annotated[str, AfterValidator(_name_in_a_path)]
 
 
@@ -129,6 +143,28 @@ class FilestoreVariables(_Ours):
     content_addressed: bool = False
 
 
+class RelationVariables(_Ours):
+    """One of `validation.relations`."""
+
+    child: ColumnName
+    parent: ColumnName
+
+
+class QueryVariables(_Ours):
+    """One of `validation.queries`."""
+
+    sql: Text
+    expected: Annotated[str, BeforeValidator(_text)]
+
+
+class ValidationVariables(_Ours):
+    """The mapping `validation:`."""
+
+    tables: Annotated[tuple[Text, ...], BeforeValidator(_listed)] = ()
+    relations: tuple[RelationVariables, ...] = ()
+    queries: tuple[QueryVariables, ...] = ()
+
+
 class HostVariables(_Ours):
     """Our variables of one host. Anything else on it is the inventory's own."""
 
@@ -146,7 +182,10 @@ class HostVariables(_Ours):
     deploy_folder: Text | None = None
     database_url: Text | None = None
     filestore: Annotated[Literal["none"] | FilestoreVariables | None, BeforeValidator(_filestore)] = None
-    alembic_ini: Text | None = None
+    alembic_ini: Absolute | None = None
+    alembic_python: Absolute | None = None
+    alembic_env: dict[str, Annotated[str, BeforeValidator(_text)]] = {}
+    validation: ValidationVariables = ValidationVariables()
     backup_dir: Text | None = None
     customer: CustomerName | None = None
     health_url: HealthPage | None = None
@@ -168,6 +207,8 @@ class HostVariables(_Ours):
     ansible_ssh_private_key_file: str = ""
     ansible_ssh_common_args: str = ""
 
+
+_MAPPINGS: Mapping[str, type[BaseModel]] = {"store": StoreVariables, "validation": ValidationVariables}
 
 OUR_VARIABLES = tuple(HostVariables.model_fields)
 """Every variable that is read from a host."""
@@ -281,7 +322,7 @@ def _keys_of(detail: ErrorDetails) -> tuple[str, ...]:
 def _explained(detail: ErrorDetails, keys: tuple[str, ...]) -> tuple[str, str]:
     kind, message = detail["type"], detail["msg"]
     if kind == "extra_forbidden":
-        model: type[BaseModel] = StoreVariables if keys[0] == "store" else FilestoreVariables
+        model = _MAPPINGS.get(keys[0], FilestoreVariables)
         known = list(model.model_fields)
         near = next(iter(get_close_matches(keys[-1], known, n=1)), "")
         return (

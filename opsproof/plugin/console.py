@@ -122,6 +122,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if run is None or not terminalreporter.config.stash[PROGRESSIONS]:
         return
     terminalreporter.section(f"opsproof: {run.environment.name}")
-    for line in summary.lines(run.outcomes, run.restored, run.recovered, run.plans):
+    for line in summary.lines(run.outcomes, run.restored, run.rolled_back, run.recovered, run.plans):
         terminalreporter.write_line(run.redactor.clean(line))
     terminalreporter.write_line(f"log {run.log}, journal {run.journal.path}")

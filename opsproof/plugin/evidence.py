@@ -13,6 +13,8 @@ from opsproof.plugin.run import LOGGER, RUN
 from opsproof.plugin.steps import procedure_of
 
 RESTORED = ("backup", "location", "safety", "parked", "tables", "rows", "files_added", "files_repaired")
+ROLLBACKS = ("schema_rollback", "data_rollback", "full_rollback")
+ROLLED_BACK = ("kind", "safety", "safety_sha256", "parked")
 PROPERTIES = ("id", "location", "bytes", "sha256", "tables", "rows", "files")
 
 
@@ -44,12 +46,25 @@ def pytest_runtest_makereport(
 
 def _add_outcome(item: pytest.Item) -> None:
     _add_restored(item)
+    _add_rolled_back(item)
     backup = item.funcargs.get("backup") if isinstance(item, pytest.Function) else None
     outcome = getattr(backup, "outcome", None)
     if outcome is None:
         return
     values = asdict(outcome)
     item.user_properties += [(f"backup_{name}", values[name]) for name in PROPERTIES]
+    item.user_properties += [(f"seconds_{phase}", round(seconds, 3)) for phase, seconds in outcome.phases.items()]
+
+
+def _add_rolled_back(item: pytest.Item) -> None:
+    funcargs = item.funcargs if isinstance(item, pytest.Function) else {}
+    outcome = next((found for name in ROLLBACKS if (found := getattr(funcargs.get(name), "rolled_back", None))), None)
+    if outcome is None:
+        return
+    values = asdict(outcome)
+    item.user_properties += [(f"rollback_{name}", values[name]) for name in ROLLED_BACK]
+    item.user_properties += [(f"rollback_{name}", " ".join(values[name])) for name in ("before", "after", "undone")]
+    item.user_properties += [(f"outage_{name}", round(seconds, 3)) for name, seconds in values["outage"].items()]
     item.user_properties += [(f"seconds_{phase}", round(seconds, 3)) for phase, seconds in outcome.phases.items()]
 
 

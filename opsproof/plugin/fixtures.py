@@ -55,7 +55,7 @@ def backup(run: Run, target: Target, store: Store) -> Iterator[Backup]:
     """A backup of the target; what it did not bring to its end is undone after the last step."""
     procedure = Backup(target, store, run.journal, dry_run=run.options.dry_run)
     yield procedure
-    with _undoing(run, target):
+    with undoing(run, target):
         procedure.close()
     if procedure.outcome is not None:
         run.outcomes[target.name] = procedure.outcome
@@ -64,20 +64,9 @@ def backup(run: Run, target: Target, store: Store) -> Iterator[Backup]:
 @pytest.fixture(scope="class")
 def restore(run: Run, target: Target, store: Store) -> Iterator[Restore]:
     """A restore of the target; what it did not bring to its end is taken back after the last step."""
-    options = run.options
-    request = Request(
-        backup=options.backup,
-        at=options.at,
-        source=run.source_of(target),
-        # A dry run changes nothing that would have to be confirmed.
-        confirmed=options.dry_run or target.name in options.confirm,
-        safety_backup=options.safety_backup,
-        in_place=options.in_place,
-        roles=options.role_map,
-    )
-    procedure = Restore(target, store, run.journal, request)
+    procedure = Restore(target, store, run.journal, request_of(run, target))
     yield procedure
-    with _undoing(run, target):
+    with undoing(run, target):
         procedure.close()
     if procedure.outcome is not None:
         run.restored[target.name] = procedure.outcome
@@ -90,14 +79,30 @@ def recover(run: Run, target: Target, store: Store) -> Iterator[Recover]:
     confirmed = options.dry_run or target.name in options.confirm
     procedure = Recover(target, store, run.journal, undo=options.undo, confirmed=confirmed)
     yield procedure
-    with _undoing(run, target):
+    with undoing(run, target):
         procedure.close()
     if procedure.verdict:
         run.recovered[target.name] = procedure.verdict
 
 
+def request_of(run: Run, target: Target) -> Request:
+    """Return what the options ask of a restore."""
+    options = run.options
+    return Request(
+        backup=options.backup,
+        at=options.at,
+        source=run.source_of(target),
+        # A dry run changes nothing that would have to be confirmed.
+        confirmed=options.dry_run or target.name in options.confirm,
+        safety_backup=options.safety_backup,
+        in_place=options.in_place,
+        roles=options.role_map,
+    )
+
+
 @contextmanager
-def _undoing(run: Run, target: Target) -> Iterator[None]:
+def undoing(run: Run, target: Target) -> Iterator[None]:
+    """Put down in the journal when the undo of a target begins, and how it ends."""
     run.journal.record("undo begins", target=target.name)
     try:
         yield

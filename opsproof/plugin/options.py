@@ -15,6 +15,7 @@ from opsproof.errors import ConfigurationError
 TRUE = {"1", "true", "yes", "on"}
 DEMO = "demo"
 LATEST = "latest"
+ROLLBACKS = ("schema", "data", "full")
 SPACE_BEFORE_ZONE = re.compile(r"\s+(?=[+-]\d\d(:?\d\d)?$|[Zz]$)")
 
 
@@ -41,6 +42,12 @@ class Options:
         in_place: Whether the live database is replaced itself, for want of room beside it.
         undo: Whether the last restore is taken back.
         role_map: The roles of the backup's server (keys) and those that stand for them here.
+        rollback: What is rolled back: `schema`, `data`, `full`; None where nobody said so.
+        names_backup: Whether somebody said which backup.
+        revision: Where the schema is to go, as Alembic's command line takes it.
+        data_loss: Whether a rollback may lose data.
+        drift: Whether the schema may be another than its migrations make.
+        plan: The plan that was read in a dry run, by its digest.
     """
 
     environment: str
@@ -60,6 +67,12 @@ class Options:
     in_place: bool
     undo: bool
     role_map: Mapping[str, str]
+    rollback: str | None
+    names_backup: bool
+    revision: str | None
+    data_loss: bool
+    drift: bool
+    plan: str | None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -85,7 +98,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--backup",
         metavar="ID",
-        default=LATEST,
         help="the backup to restore: an id of --list-backups, s3://BUCKET/KEY, or a path (default: latest)",
     )
     group.addoption(
@@ -112,6 +124,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="give what the role OLD owned in the backup to NEW; may be repeated",
     )
+    group.addoption("--type", choices=ROLLBACKS, help="what to roll back: the schema, the data, or both")
+    group.addoption(
+        "--to-revision",
+        metavar="R",
+        help="roll the schema back to this revision, as Alembic takes it: an id, its beginning, -1, base",
+    )
+    group.addoption(
+        "--allow-data-loss", action="store_true", help="let a rollback destroy the data that its plan names"
+    )
+    group.addoption(
+        "--allow-drift", action="store_true", help="roll back a schema that is not what its migrations make of it"
+    )
+    group.addoption("--plan", metavar="DIGEST", help="only if the plan is still the one that a dry run has printed")
 
 
 def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
@@ -124,7 +149,8 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
     Raises:
         ConfigurationError: An option's value cannot be read, or two contradict each other.
     """
-    at, backup = config.getoption("--at"), config.getoption("--backup").strip()
+    at, named = config.getoption("--at"), config.getoption("--backup")
+    backup = LATEST if named is None else named.strip()
     if not backup:
         raise ConfigurationError(
             "--backup names nothing",
@@ -159,6 +185,12 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
         in_place=config.getoption("--in-place"),
         undo=config.getoption("--undo"),
         role_map=read_role_map(config.getoption("--map-role")),
+        rollback=config.getoption("--type"),
+        names_backup=named is not None or at is not None,
+        revision=config.getoption("--to-revision"),
+        data_loss=config.getoption("--allow-data-loss"),
+        drift=config.getoption("--allow-drift"),
+        plan=config.getoption("--plan"),
     )
 
 

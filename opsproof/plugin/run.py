@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -23,10 +25,18 @@ from opsproof.plugin.redaction import redacted_records
 from opsproof.plugin.startup import reading_of
 from opsproof.procedures.backup import Outcome
 from opsproof.procedures.restore import RestoreOutcome
+from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.system.store import Store, open_store
 from opsproof.target import Environment, S3StoreSettings, Target
 
 SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD")
+# What an application's own secrets are called; a file's name is none, and a switch or a number of seconds would blot
+# out half of a log.
+TELLING_NAME = re.compile(r"(?i)PASS|SECRET|TOKEN|CREDENTIAL|(?:^|_)(?:API_?)?KEY(?:$|_)")
+NAMES_A_PLACE = re.compile(r"(?i)_(?:FILE|PATH|DIR|FOLDER)$")
+SWITCHES = ("true", "false", "none", "null")
+SHORT_NUMBER = 8
+URL_PASSWORD = re.compile(r"://[^\s/@:]*:([^\s/]+)@")
 LOG_FORMAT = "%(asctime)s %(levelname)-8s %(message)s"
 LOGGER = "opsproof"
 
@@ -35,7 +45,7 @@ LOGGER = "opsproof"
 class Run:
     """What lasts as long as the session.
 
-    `outcomes`, `restored`, `recovered` and `plans` are what the terminal summary shows of each target.
+    `outcomes`, `restored`, `rolled_back`, `recovered` and `plans` are what the terminal summary shows of each target.
     """
 
     options: Options
@@ -48,6 +58,7 @@ class Run:
     stores: dict[str, Store] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     restored: dict[str, RestoreOutcome] = field(default_factory=dict)
+    rolled_back: dict[str, RollbackOutcome] = field(default_factory=dict)
     recovered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     plans: dict[str, list[str]] = field(default_factory=dict)
 
@@ -228,5 +239,21 @@ def _secrets(environment: Environment, variables: Mapping[str, str]) -> Iterator
     for target in environment.targets:
         if target.database.password is not None:
             yield target.database.password.reveal()
+        for name, secret in target.migrations.environ.items():
+            yield from _secrets_of_application(name, secret.reveal())
         if isinstance(target.store, S3StoreSettings):
             yield from open_store(target.store, target.customer).secrets()
+
+
+def _secrets_of_application(name: str, value: str) -> Iterator[str]:
+    """Yield what env.py may print of a variable that it gets: all of a secret, of a URL the password."""
+    for password in URL_PASSWORD.findall(value):
+        yield password
+        yield unquote(password)
+    if (
+        TELLING_NAME.search(name)
+        and not NAMES_A_PLACE.search(name)
+        and value.lower() not in SWITCHES
+        and not (value.isdigit() and len(value) < SHORT_NUMBER)
+    ):
+        yield value

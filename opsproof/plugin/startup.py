@@ -20,6 +20,7 @@ MODULES = (
     "opsproof.plugin.console",
     "opsproof.plugin.evidence",
     "opsproof.plugin.fixtures",
+    "opsproof.plugin.rollbacks",
 )
 READING = pytest.StashKey[Reading]()
 

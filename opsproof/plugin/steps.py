@@ -29,6 +29,7 @@ class Progression:
     steps: tuple[str, ...]
     passed: list[str] = field(default_factory=list)
     stopped_by: str = ""
+    is_needless: bool = False
 
 
 PROGRESSIONS = pytest.StashKey[dict[tuple[str, str], Progression]]()
@@ -156,10 +157,11 @@ def pytest_runtest_makereport(
         name = item.function.__name__  # type: ignore[attr-defined]
         if report.when == "call" and report.passed:
             progression.passed.append(name)
+            _stop_where_nothing_is_to_do(item, progression)
         elif not report.passed and not progression.stopped_by:
             progression.stopped_by = f"step {name} did not pass"
         if report.when == "call" or not report.passed:
-            _record_step(item, key, report, call.duration)
+            _record_step(item, key, report, call)
     return report
 
 
@@ -173,9 +175,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     is_dry = session.config.stash[RUN].options.dry_run
     for (procedure, target), progression in progressions.items():
         unfinished = len(progression.passed) != len(progression.steps)
-        if unfinished and not (is_dry and progression.stopped_by == DRY_RUN):
+        if unfinished and not progression.is_needless and not (is_dry and progression.stopped_by == DRY_RUN):
             session.config.stash[RUN].journal.warn(f"{procedure} of {target} was not brought to its end")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _stop_where_nothing_is_to_do(item: pytest.Item, progression: Progression) -> None:
+    """Leave out the rest of a procedure that found its end reached already."""
+    for value in getattr(item, "funcargs", {}).values():
+        reason = getattr(value, "nothing_to_do", "")
+        if isinstance(reason, str) and reason:
+            progression.stopped_by, progression.is_needless = reason, True
 
 
 def _part_selected(procedure: str, steps: tuple[str, ...], names: list[str]) -> pytest.UsageError:
@@ -189,8 +199,12 @@ def _part_selected(procedure: str, steps: tuple[str, ...], names: list[str]) -> 
     )
 
 
-def _record_step(item: pytest.Item, key: tuple[str, str], report: pytest.TestReport, seconds: float) -> None:
+def _record_step(
+    item: pytest.Item, key: tuple[str, str], report: pytest.TestReport, call: pytest.CallInfo[None]
+) -> None:
     procedure, target = key
+    # Why a step was skipped is that of the step before it.
+    why = {"error": str(call.excinfo.value)} if call.excinfo is not None and report.failed else {}
     name = item.function.__name__  # type: ignore[attr-defined]
     item.config.stash[RUN].journal.record(
         "step",
@@ -199,9 +213,10 @@ def _record_step(item: pytest.Item, key: tuple[str, str], report: pytest.TestRep
         step=name,
         when=report.when,
         outcome=report.outcome,
-        seconds=round(seconds, 3),
+        seconds=round(call.duration, 3),
+        **why,
     )
-    logging.getLogger(LOGGER).info("%s of %s %s after %.1f s", name, target, report.outcome, seconds)
+    logging.getLogger(LOGGER).info("%s of %s %s after %.1f s", name, target, report.outcome, call.duration)
 
 
 def procedure_of(item: pytest.Item) -> tuple[str, str] | None:

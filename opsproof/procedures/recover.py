@@ -23,6 +23,7 @@ from opsproof.procedures.commands import drop_command, listing_command, recover_
 from opsproof.procedures.examination import drop_abandoned_scratch, find_orphans, find_unfinished
 from opsproof.procedures.exchange import UNDO, Exchange, explain_failed_undo
 from opsproof.procedures.leftovers import clear_leftovers
+from opsproof.procedures.migrating import bring_copy_back, keep_copy, mark_time, was_migrated
 from opsproof.procedures.safety import restore_safety_backup
 from opsproof.procedures.staging import StagedFiles
 from opsproof.procedures.workspace import remove_abandoned
@@ -115,6 +116,7 @@ class Recover:
             "built": [put_aside],
             "stopping": ["start the services", put_aside],
             "swapped": ["start the services and look at the new database", "keep it if it passes, else swap back"],
+            "migrating": ["see whether the revisions were undone: if so, keep that if it passes", "else", put_aside],
             "in place": [f"build {one.live!r} anew from the safety backup {one.safety}, if it is gone"],
             "kept": [f"stop the services, make {one.parked!r} {one.live!r} again", "start the services"],
         }
@@ -183,6 +185,7 @@ class Recover:
                 "swapped": self._finish_swap,
                 "in place": self._finish_in_place,
                 "kept": self._take_back_restore,
+                "migrating": self._finish_migration,
             }
             # In place, whatever the stage: the old database is only in its safety backup.
             in_place = bool(intent.safety) and not intent.parked and intent.stage not in ("swapped", "kept")
@@ -291,6 +294,25 @@ class Recover:
         old = f"the old database is {intent.parked!r}" if intent.parked else "no old database is kept"
         how = f"taken back; what was live since is {intent.parked!r}" if UNDO in intent.options else f"finished; {old}"
         return [f"the restore of {intent.backup} is {how}"]
+
+    def _finish_migration(self, intent: Intent) -> list[str]:
+        """Finish a downgrade of the live database that was committed; clear up after one that was not."""
+        exchange = self._exchange(intent)
+        if was_migrated(self.target, intent):
+            intent = mark_time(self.target, intent)
+            try:
+                self._start(intent)
+                exchange.wait_for_health()
+                exchange.check_application()
+            except OpsproofError as error:
+                self.journal.warn(f"the migrated database does not pass: {error}")
+                return bring_copy_back(self.target, self.journal, intent)
+            keep_copy(self.target, intent)
+            return [f"the rollback to {intent.options['to'] or 'base'} is finished; before: {intent.parked!r}"]
+        done = self._start(intent)
+        with maintenance(self.target.database) as connection:
+            drop_database(connection, intent.parked)
+        return [*done, f"{intent.parked!r}, a copy, is dropped", f"{intent.live!r} is as it was"]
 
     def _finish_in_place(self, intent: Intent) -> list[str]:
         if self._is_live(intent):

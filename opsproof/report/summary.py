@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from opsproof.procedures.backup import Outcome
+from opsproof.procedures.exchange import Outage
 from opsproof.procedures.restore import RestoreOutcome
+from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.report.quantities import show_bytes, show_seconds
 
 
 def lines(
     outcomes: Mapping[str, Outcome],
     restored: Mapping[str, RestoreOutcome],
+    rolled_back: Mapping[str, RollbackOutcome],
     recovered: Mapping[str, Sequence[str]],
     plans: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
@@ -20,11 +23,13 @@ def lines(
         yield from _backup_lines(target, outcome)
     for target, restore in restored.items():
         yield from _restore_lines(target, restore)
+    for target, rollback in rolled_back.items():
+        yield from _rollback_lines(target, rollback)
     for target, verdict in recovered.items():
         yield f"{target}: recovered"
         yield from (f"  {line}" for line in verdict)
     for target, plan in plans.items():
-        if target not in outcomes and target not in restored:
+        if not any(target in done for done in (outcomes, restored, rolled_back)):
             yield f"{target}: the plan"
             yield from (f"  {number}. {line}" for number, line in enumerate(plan, 1))
 
@@ -41,7 +46,6 @@ def _backup_lines(target: str, outcome: Outcome) -> Iterator[str]:
 
 
 def _restore_lines(target: str, outcome: RestoreOutcome) -> Iterator[str]:
-    outage = outcome.outage
     yield f"{target}: backup {outcome.backup} is live and proven"
     yield f"  location   {outcome.location}"
     yield f"  content    {outcome.tables} tables, {outcome.rows:,} rows"
@@ -49,14 +53,36 @@ def _restore_lines(target: str, outcome: RestoreOutcome) -> Iterator[str]:
         f"  files      {outcome.files_present:,} were there, {outcome.files_added:,} added,"
         f" {outcome.files_repaired:,} repaired"
     )
-    yield (
-        f"  outage     {show_seconds(outage.total)}: stop {show_seconds(outage.stop)},"
-        f" swap {show_seconds(outage.swap)}, start {show_seconds(outage.start)}, healthy {show_seconds(outage.healthy)}"
-    )
+    yield f"  outage     {_outage(outcome.outage)}"
     yield f"  before     {outcome.parked or 'nothing was live'}; safety backup {outcome.safety or 'none'}"
     for sentence in outcome.unverified:
         yield f"  unverified {sentence}"
     yield f"  durations  {_phases(outcome.phases)}"
+
+
+def _rollback_lines(target: str, outcome: RollbackOutcome) -> Iterator[str]:
+    after = ", ".join(outcome.after) or "base"
+    yield f"{target}: {outcome.kind} rolled back, from {', '.join(outcome.before) or 'base'} to {after}"
+    for revision, seconds in outcome.undone.items():
+        yield f"  undone     {revision} in {show_seconds(seconds)}"
+    for loss in outcome.losses:
+        yield f"  lost       {loss}"
+    yield f"  outage     {_outage(outcome.outage)}"
+    seen = outcome.validated
+    yield f"  validated  {seen.tables} tables, {seen.relations} relations, {seen.queries} queries"
+    yield f"  before     {outcome.parked or 'nothing was live'}; safety backup {outcome.safety or 'none'}"
+    for sentence in outcome.unverified:
+        yield f"  unverified {sentence}"
+    for line in outcome.forward:
+        yield f"  forward    {line}"
+    yield f"  durations  {_phases(outcome.phases)}"
+
+
+def _outage(outage: Outage) -> str:
+    return (
+        f"{show_seconds(outage.total)}: stop {show_seconds(outage.stop)}, swap {show_seconds(outage.swap)},"
+        f" start {show_seconds(outage.start)}, healthy {show_seconds(outage.healthy)}"
+    )
 
 
 def _phases(phases: Mapping[str, float]) -> str:

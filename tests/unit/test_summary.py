@@ -22,7 +22,7 @@ OUTCOME = Outcome(
 
 
 def test_a_backup_is_shown_with_size_ratio_content_and_durations() -> None:
-    assert list(summary.lines({"erp": OUTCOME}, {}, {}, {})) == [
+    assert list(summary.lines({"erp": OUTCOME}, {}, {}, {}, {})) == [
         "erp: backup acme_2024-03-05_01-02-03 is stored and verified",
         "  location   s3://bucket/acme/backups/acme_2024-03-05_01-02-03.zip",
         "  size       4.0 MB of 10.0 MB (2.5 : 1)",
@@ -33,14 +33,14 @@ def test_a_backup_is_shown_with_size_ratio_content_and_durations() -> None:
 
 
 def test_an_empty_backup_has_no_ratio() -> None:
-    assert any(line.endswith("(-)") for line in summary.lines({"erp": replace(OUTCOME, bytes=0)}, {}, {}, {}))
+    assert any(line.endswith("(-)") for line in summary.lines({"erp": replace(OUTCOME, bytes=0)}, {}, {}, {}, {}))
 
 
 def test_a_plan_is_shown_only_where_nothing_came_of_it() -> None:
-    lines = list(summary.lines({"erp": OUTCOME}, {}, {}, {"erp": ["dump it"], "wiki": ["dump it", "store it"]}))
+    lines = list(summary.lines({"erp": OUTCOME}, {}, {}, {}, {"erp": ["dump it"], "wiki": ["dump it", "store it"]}))
     assert lines[-3:] == ["wiki: the plan", "  1. dump it", "  2. store it"]
     assert "erp: the plan" not in lines
 
 
 def test_nothing_done_and_nothing_planned_says_nothing() -> None:
-    assert list(summary.lines({}, {}, {}, {})) == []
+    assert list(summary.lines({}, {}, {}, {}, {})) == []
