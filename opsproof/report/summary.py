@@ -67,7 +67,7 @@ def _rollback_lines(target: str, outcome: RollbackOutcome) -> Iterator[str]:
         yield f"  undone     {revision} in {show_seconds(seconds)}"
     for loss in outcome.losses:
         yield f"  lost       {loss}"
-    yield f"  outage     {_outage(outcome.outage)}"
+    yield f"  outage     {_outage(outcome.outage, 'copy, undo and compare' if outcome.kind == 'schema' else 'swap')}"
     seen = outcome.validated
     yield f"  validated  {seen.tables} tables, {seen.relations} relations, {seen.queries} queries"
     yield f"  before     {outcome.parked or 'nothing was live'}; safety backup {outcome.safety or 'none'}"
@@ -78,9 +78,10 @@ def _rollback_lines(target: str, outcome: RollbackOutcome) -> Iterator[str]:
     yield f"  durations  {_phases(outcome.phases)}"
 
 
-def _outage(outage: Outage) -> str:
+def _outage(outage: Outage, between: str = "swap") -> str:
+    rest = outage.total - outage.stop - outage.start - outage.healthy
     return (
-        f"{show_seconds(outage.total)}: stop {show_seconds(outage.stop)}, swap {show_seconds(outage.swap)},"
+        f"{show_seconds(outage.total)}: stop {show_seconds(outage.stop)}, {between} {show_seconds(rest)},"
         f" start {show_seconds(outage.start)}, healthy {show_seconds(outage.healthy)}"
     )
 

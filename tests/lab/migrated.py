@@ -95,9 +95,9 @@ class Script:
         (folder / f"{self.id}.py").write_text(text)
 
 
-def table(name: str, down: str | tuple[str, ...] | None, *, id: str = "") -> Script:
+def table(name: str, down: str | tuple[str, ...] | None, *, revision: str = "") -> Script:
     """Return a script that makes a table, and drops it again."""
-    return Script(id or f"{name}_01", down, TWO_TABLES.format(name), f"op.drop_table({name!r})")
+    return Script(revision or f"{name}_01", down, TWO_TABLES.format(name), f"op.drop_table({name!r})")
 
 
 def index(name: str, on: str, down: str | tuple[str, ...] | None) -> Script:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from opsproof.inspection.validation import Validated
 from opsproof.procedures.backup import Outcome
+from opsproof.procedures.exchange import Outage
+from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.report import summary
 
 OUTCOME = Outcome(
@@ -44,3 +47,32 @@ def test_a_plan_is_shown_only_where_nothing_came_of_it() -> None:
 
 def test_nothing_done_and_nothing_planned_says_nothing() -> None:
     assert list(summary.lines({}, {}, {}, {}, {})) == []
+
+
+def test_a_rollback_says_what_went_and_how_to_go_forward_again() -> None:
+    outcome = RollbackOutcome(
+        kind="schema",
+        before=("e51a7f30c9b2",),
+        after=(),
+        undone={"e51a7f30c9b2": 0.25},
+        losses=("table public.orders: 3 rows",),
+        safety="acme_2024-03-05_01-02-03",
+        safety_sha256="a" * 64,
+        parked="acme__before_20240305010203",
+        forward=("pytest actions/test_recover.py --undo",),
+        outage=Outage(stop=0.2, swap=0.0, start=2.0, healthy=0.1, total=3.0),
+        validated=Validated(2, 4, 1),
+        unverified=("the schema afterwards",),
+        phases={"copy": 0.5},
+    )
+    assert list(summary.lines({}, {}, {"shop": outcome}, {}, {"shop": ["undo it"]})) == [
+        "shop: schema rolled back, from e51a7f30c9b2 to base",
+        "  undone     e51a7f30c9b2 in 0.2 s",
+        "  lost       table public.orders: 3 rows",
+        "  outage     3.0 s: stop 0.2 s, copy, undo and compare 0.7 s, start 2.0 s, healthy 0.1 s",
+        "  validated  2 tables, 4 relations, 1 queries",
+        "  before     acme__before_20240305010203; safety backup acme_2024-03-05_01-02-03",
+        "  unverified the schema afterwards",
+        "  forward    pytest actions/test_recover.py --undo",
+        "  durations  copy 0.5 s",
+    ]
