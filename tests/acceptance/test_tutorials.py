@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,15 +21,21 @@ STATUS = {None: 0, "refused": 1}
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
+def environ() -> Iterator[dict[str, str]]:
     """The variables of somebody whose demo is in a folder of its own."""
+    # Not pytest's tmp_path, which PostgreSQL's own account cannot enter.
+    folder = Path(tempfile.mkdtemp(prefix="opsproof-tutorial-"))
+    folder.chmod(0o755)
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PG"))},
-        "OPSPROOF_DEMO_DIR": str(tmp_path / "demo"),
+        "OPSPROOF_DEMO_DIR": str(folder / "demo"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    yield variables
-    subprocess.run([sys.executable, "-m", "opsproof.demo", "stop"], env=variables, cwd=REPOSITORY, check=True)
+    try:
+        yield variables
+        subprocess.run([sys.executable, "-m", "opsproof.demo", "stop"], env=variables, cwd=REPOSITORY, check=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow
