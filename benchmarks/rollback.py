@@ -62,7 +62,7 @@ class Script:
 
 
 SCRIPTS = (
-    Script(GOAL, None, f'op.execute("""{TABLES}""")\nop.execute("""{INDEXES}""")', "raise NotImplementedError"),
+    Script(GOAL, None, f'op.execute("""{TABLES}""")\nop.execute("""{INDEXES}""")', "raise RuntimeError('no')"),
     Script(
         "rating", GOAL,
         "op.add_column('messages', sa.Column('rating', sa.Integer, server_default='3'))",

@@ -15,6 +15,7 @@ import pytest
 
 from opsproof.errors import Interrupted
 from opsproof.plugin.steps import PROGRESSIONS
+from opsproof.system.undivided import interrupt
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -45,7 +46,7 @@ class Interruption:
             return
         self.signalled = True
         self._session.shouldfail = f"{name} arrived; what was begun is being undone"
-        raise Interrupted(f"{name} arrived while this step was running")
+        interrupt(Interrupted(f"{name} arrived while this step was running"))
 
 
 INTERRUPTION = pytest.StashKey[Interruption]()

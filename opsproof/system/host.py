@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from testinfra.host import Host as TestinfraHost
 
 from opsproof.errors import CommandTimeout, HostError
 from opsproof.system.pipe import BUFFER_BYTES, Pipe, cannot_start, command_failed
+from opsproof.system.undivided import undivided
 from opsproof.target import Connection
 
 # What a child inherits. LC_ALL=C on top: the messages that are looked at must be the untranslated ones.
@@ -123,8 +124,21 @@ class Host:
     def _run_to_end(
         self, argv: Sequence[str], env: Mapping[str, str] | None, stdin: bytes, timeout: float
     ) -> tuple[bytes, bytes, int]:
+        with ExitStack() as ending:
+            with undivided():
+                process = self._start(argv, env)
+                ending.callback(_end, process)
+            try:
+                stdout, stderr = process.communicate(stdin, timeout)
+            except subprocess.TimeoutExpired as error:
+                raise CommandTimeout(
+                    f"{argv[0]} did not end within {timeout:.0f} seconds", found=shlex.join(argv), kept="it was killed"
+                ) from error
+        return stdout, stderr, process.returncode
+
+    def _start(self, argv: Sequence[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 argv,
                 env=self._environment(env),
                 stdin=subprocess.PIPE,
@@ -134,22 +148,16 @@ class Host:
             )
         except OSError as error:
             raise cannot_start(argv[0], error) from error
-        with process:
-            try:
-                stdout, stderr = process.communicate(stdin, timeout)
-            except BaseException as error:
-                # With everything that it started, which subprocess.run would leave running.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
-                raise CommandTimeout(
-                    f"{argv[0]} did not end within {timeout:.0f} seconds",
-                    found=shlex.join(argv),
-                    kept="it was killed",
-                ) from error
-        return stdout, stderr, process.returncode
 
     def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         return {**inherited, "LC_ALL": "C", **(env or {})}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what has not ended, with everything that it started, which subprocess.run would leave running."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    with process:
+        pass  # its pipes are closed, and it is waited for

@@ -11,10 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from opsproof.errors import CommandFailed, CommandTimeout, HostError, ProgramMissing
+from opsproof.system.undivided import undivided
 
 STDERR_LINES = 40
 PIPE_BYTES = 1 << 20
@@ -35,24 +37,16 @@ class Pipe:
     ) -> None:
         self.name = name.rsplit("/", 1)[-1]
         self._tail: deque[str] = deque(maxlen=STDERR_LINES)
-        try:
-            self._process = subprocess.Popen(
-                argv,
-                env=env,
-                stdin=subprocess.PIPE if feed or stdin is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pipesize=PIPE_BYTES,
-                bufsize=0,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise cannot_start(name, error) from error
-        self._threads = [threading.Thread(target=self._drain_stderr, daemon=True)]
-        if stdin is not None:
-            self._threads.append(threading.Thread(target=self._feed_all, args=(stdin,), daemon=True))
-        for thread in self._threads:
-            thread.start()
+        with ExitStack() as ending:
+            with undivided():
+                self._process = _start(name, argv, env, has_input=feed or stdin is not None)
+                ending.callback(self.kill)
+            self._threads = [threading.Thread(target=self._drain_stderr, daemon=True)]
+            if stdin is not None:
+                self._threads.append(threading.Thread(target=self._feed_all, args=(stdin,), daemon=True))
+            for thread in self._threads:
+                thread.start()
+            ending.pop_all()
 
     def read(self, size: int = READ_BYTES) -> bytes:
         """Return what the command prints next, at most `size` bytes; empty at its end.
@@ -164,6 +158,22 @@ class Pipe:
         except (OSError, HostError, ValueError):
             # The command ended early, or was killed: its exit status tells, and `finish` reads it.
             return
+
+
+def _start(name: str, argv: Sequence[str], env: Mapping[str, str], *, has_input: bool) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            env=env,
+            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pipesize=PIPE_BYTES,
+            bufsize=0,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise cannot_start(name, error) from error
 
 
 def cannot_start(program: str, error: OSError) -> HostError:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from opsproof.errors import CommandFailed, CommandTimeout, HostError, ProgramMissing
+from opsproof.errors import CommandFailed, CommandTimeout, HostError, Interrupted, ProgramMissing
 from opsproof.system.host import Host
+from opsproof.system.undivided import interrupt
 from opsproof.target import Connection
 from tests.lab.captured import children
 
@@ -222,3 +226,30 @@ def test_programs_are_found_on_the_path_of_the_host(tmp_path: Path) -> None:
     assert HOST.find_program("no-such-program") is None
     assert HOST.is_executable("/bin/sh")
     assert not HOST.is_executable(str(tmp_path / "nothing"))
+
+
+class InterruptedPopen(subprocess.Popen[bytes]):
+    """A process that has been started, and a signal that arrives before anybody holds it."""
+
+    born: ClassVar[list[int]] = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.born.append(self.pid)
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("start", [HOST.run, HOST.pipe], ids=["run", "pipe"])
+def test_a_command_ends_also_where_a_signal_arrives_before_anybody_holds_it(
+    start: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would write where the undo has just cleared away."""
+    interruption = Interrupted("SIGTERM arrived")
+    before = signal.signal(signal.SIGTERM, lambda *_: interrupt(interruption))
+    monkeypatch.setattr(subprocess, "Popen", InterruptedPopen)
+    try:
+        with pytest.raises(Interrupted):
+            start("sleep", "60")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert await_end(InterruptedPopen.born[-1])

@@ -75,6 +75,10 @@ class Held:
     pid: int
 
     def __post_init__(self) -> None:
+        self.hold()
+
+    def hold(self) -> None:
+        """Stop it."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def release(self) -> None:
@@ -152,9 +156,23 @@ class Slope(Ground):
             begun.wait_until(is_copying, 60)
         held = Held(found[0][0])
         try:
+            # Stopped while it has a lock of the server's own memory, it would hold everybody, and not only its copy.
+            while not self._answers():
+                held.release()
+                time.sleep(0.001)
+                held.hold()
             yield held
         finally:
             held.release()
+
+    def _answers(self) -> bool:
+        """Tell whether the server lets a newcomer in."""
+        address = self.server.address("postgres")
+        try:
+            psycopg.connect(address.conninfo(), password=self.server.password, connect_timeout=2).close()
+        except psycopg.errors.ConnectionTimeout:
+            return False
+        return True
 
     def _unfinished(self) -> list[str]:
         """Return the side databases and those that bear the intent of something unfinished."""

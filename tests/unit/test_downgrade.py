@@ -98,7 +98,7 @@ def test_what_commits_on_its_own_is_told(body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["raise NotImplementedError('never')", "'''Nothing.'''\nassert False", "op.drop_index('i')\nraise Stop"]
+    "body", ["raise Irreversible('never')", "'''Nothing.'''\nassert False", "op.drop_index('i')\nraise Stop"]
 )
 def test_a_downgrade_that_always_raises_cannot_be_undone(body: str) -> None:
     assert read(body).irreversible
