@@ -6,6 +6,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 from urllib.parse import urlsplit
@@ -52,7 +53,7 @@ class _OwnRedirects(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _OwnRedirects())
 
 
-def wait_until_healthy(url: str, timeout: float) -> float:
+def wait_until_healthy(url: str, timeout: float, meanwhile: Callable[[], None] = lambda: None) -> float:
     """Ask until the first 2xx, and return the seconds until then.
 
     A refused connection, silence and every other HTTP status are tried again: an application that starts gives them
@@ -61,6 +62,7 @@ def wait_until_healthy(url: str, timeout: float) -> float:
     Args:
         url: `http://` or `https://`.
         timeout: Seconds until it has to be healthy.
+        meanwhile: Called after each answer that is not healthy; what it raises ends the wait.
 
     Raises:
         ProofError: It was not in time; carries the last answer.
@@ -75,6 +77,7 @@ def wait_until_healthy(url: str, timeout: float) -> float:
             return now - began
         if now + pause >= deadline:
             raise _unhealthy(url, f"{url} is not healthy after {timeout:.0f} s", answer)
+        meanwhile()
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 

@@ -21,7 +21,7 @@ from opsproof.system.databases import clear_intent, oid_of, write_intent
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import connect
-from opsproof.system.service import Service, services_of
+from opsproof.system.service import Launched, Service, services_of
 from opsproof.system.swap import Identity, SwapResult, identity, swap, swap_back
 from opsproof.target import DatabaseAddress, Target
 
@@ -69,6 +69,7 @@ class Exchange:
         self._began = 0.0
         self._stopped = self._swapped = False
         self._seconds: dict[str, float] = {}
+        self._launched: list[tuple[Service, Launched]] = []
 
     def stop_services(self) -> tuple[Service, ...]:
         """Stop the application's services; the outage begins. Return them.
@@ -108,15 +109,14 @@ class Exchange:
         return self.result
 
     def start_services(self) -> tuple[Service, ...]:
-        """Start the services in their order. Return them.
+        """Start the services in their order. Return them; whether they keep running, `wait_for_health` tells.
 
         Raises:
             HostError: One does not come up.
         """
         started = time.monotonic()
         with self._journal.phase("start"):
-            for service in self.services:
-                service.start()
+            self._launched = [(service, service.launch()) for service in self.services]
         self._seconds["start"] = time.monotonic() - started
         return self.services
 
@@ -165,20 +165,23 @@ class Exchange:
         return result
 
     def wait_for_health(self) -> Outage:
-        """Wait until the application answers; the outage ends.
+        """Wait until the application answers; the outage ends. Then make sure that the services keep running.
 
         Raises:
             ProofError: It does not, in its time.
+            HostError: A service has ended.
         """
         started = time.monotonic()
         if self.target.health_url:
             with self._journal.phase("health"):
-                wait_until_healthy(self.target.health_url, self.target.health_timeout)
+                wait_until_healthy(self.target.health_url, self.target.health_timeout, self._look_at_services)
         now = time.monotonic()
         times = self._seconds
         stop, swapped, start = (times.get(part, 0.0) for part in ("stop", "swap", "start"))
         outage = Outage(stop, swapped, start, now - started, now - self._began)
         self._journal.record("outage", **vars(outage))
+        with self._journal.phase("steady"):
+            self._require_steady()
         return outage
 
     def check_application(self) -> int:
@@ -274,6 +277,16 @@ class Exchange:
                 service.start()
             except HostError as error:
                 self._journal.warn(f"{service.describe()} is down: {error}")
+
+    def _look_at_services(self) -> None:
+        """A service that has ended tells more than that nobody answers."""
+        if all(launched.steady_at <= time.monotonic() for _, launched in self._launched):
+            self._require_steady()
+
+    def _require_steady(self) -> None:
+        while self._launched:
+            service, launched = self._launched.pop()
+            service.require_steady(launched)
 
     def _is_swapped(self) -> bool:
         """Ask the server: a connection that broke during the commit leaves it open whether that took place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 from opsproof.errors import CommandFailed, CommandTimeout, HostError
@@ -50,6 +51,14 @@ class ServiceManager(Protocol):
     def start_command(self, service: str) -> str:
         """Return what to type to start it."""
         ...
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A service that has just been started: how it did, and the `time.monotonic` at which it counts as steady."""
+
+    status: Status
+    steady_at: float
 
 
 class Service:
@@ -111,15 +120,27 @@ class Service:
     def start(self, timeout: float = 60.0) -> float:
         """Start it, and return the seconds that it took, once it has kept running.
 
-        It keeps running when the same process is there two seconds after the start was asked for, and at least one
-        second after its manager called it running.
-
         Args:
             timeout: Seconds that it may take.
 
         Raises:
             CommandTimeout: It did not run in time; its manager may still be at it.
             CommandFailed: It does not run, or ended right after its start; its last lines are in the error.
+            HostError: The manager does not answer, has no such service, or does not let this account.
+        """
+        began = time.monotonic()
+        self.require_steady(self.launch(timeout))
+        return time.monotonic() - began
+
+    def launch(self, timeout: float = 60.0) -> Launched:
+        """Start it, and return what runs as soon as its manager calls it running; `require_steady` is to follow.
+
+        Args:
+            timeout: Seconds that it may take.
+
+        Raises:
+            CommandTimeout: It did not run in time; its manager may still be at it.
+            CommandFailed: It does not run; its last lines are in the error.
             HostError: The manager does not answer, has no such service, or does not let this account.
         """
         began = time.monotonic()
@@ -133,14 +154,25 @@ class Service:
         if first.phase != "running":
             raise self._failure("start", "running", first, told, late=time.monotonic() >= began + timeout)
         # Looked at twice with time in between also where the manager itself waited long.
-        time.sleep(max(SETTLE_SECONDS / 2, asked + SETTLE_SECONDS - time.monotonic()))
-        second = self.status()
+        return Launched(first, max(asked + SETTLE_SECONDS, time.monotonic() + SETTLE_SECONDS / 2))
+
+    def require_steady(self, launched: Launched) -> None:
+        """Wait until it can be told whether it keeps running, and make sure that it does.
+
+        It keeps running when the same process is there two seconds after the start was asked for, and at least one
+        second after its manager called it running.
+
+        Raises:
+            CommandFailed: It ended right after its start; its last lines are in the error.
+            HostError: The manager does not answer.
+        """
+        time.sleep(max(0.0, launched.steady_at - time.monotonic()))
+        first, second = launched.status, self.status()
         if second.phase != "running":
             raise self._failure("start", "still running", second, "it ended right after its start", late=False)
         if second.pids != first.pids:
             restarted = f"it ended right after its start and was started again: process {_pids(first)}, {_pids(second)}"
             raise self._failure("start", "still running as the same process", second, restarted, late=False)
-        return time.monotonic() - began
 
     def owner(self) -> str | None:
         """Return the user that it runs as: the inventory's `service_user`, else what the manager knows, else None.
