@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from opsproof.errors import ConfigurationError, DatabaseMissing, MigrationError
+from opsproof.errors import DatabaseMissing, MigrationError
 from opsproof.inspection.descent import (
     UNTOUCHED,
     Descent,
@@ -27,10 +27,11 @@ from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.losses import count_losses
 from opsproof.inspection.preflight import examine_rollback
 from opsproof.journal import Journal
-from opsproof.procedures.examination import require_nothing_unfinished
+from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.precedent import find_precedent
 from opsproof.procedures.rehearsal import Wanted
 from opsproof.procedures.scratch import schemas_of
+from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.catalog import read_schema
 from opsproof.system.databases import database_exists
 from opsproof.system.downgrade import read_downgrade
@@ -217,14 +218,7 @@ class Descending:
         Raises:
             ConfigurationError: The environment is protected, and the target was not named.
         """
-        if self.target.protected and not self.consent.confirmed:
-            raise ConfigurationError(
-                f"{self.target.environment} is protected: nothing was done",
-                expected=f"--confirm={self.target.name}, once you have read the plan",
-                found="\n".join(f"{number}. {line}" for number, line in enumerate(self.plan(), 1)),
-                kept="everything",
-                hint=f"the same command with --confirm={self.target.name} --plan={self.descent.digest}",
-            )
+        require_confirmation(self.target, self.consent.confirmed, self.plan, f"--plan={self.descent.digest}")
 
     def plan(self) -> list[str]:
         """Return what the rollback would do, a line each, once the looking steps have been called."""

@@ -16,17 +16,17 @@ from opsproof.archive.fetching import fetch
 from opsproof.archive.opening import open_backup
 from opsproof.archive.ownership import owner_of, require_owned
 from opsproof.archive.reading import OpenedBackup
-from opsproof.errors import ConfigurationError, ProofError
+from opsproof.errors import ConfigurationError
 from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.preflight import examine
 from opsproof.inspection.situation import Situation
-from opsproof.intent import Intent
 from opsproof.journal import Journal
-from opsproof.procedures.commands import recover_command
+from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.files import FilesRestore
+from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.procedures.workspace import Workspace, remove_abandoned
 from opsproof.system import databases
-from opsproof.system.databases import OURS, database_exists, find_intents
+from opsproof.system.databases import database_exists
 from opsproof.system.dump import Clients, find_client_programs
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
@@ -196,14 +196,7 @@ class Examination:
         Raises:
             ConfigurationError: The environment is protected, and the target was not named.
         """
-        if self.target.protected and not self.request.confirmed:
-            raise ConfigurationError(
-                f"{self.target.environment} is protected: nothing was done",
-                expected=f"--confirm={self.target.name}, once you have read the plan",
-                found="\n".join(f"{number}. {line}" for number, line in enumerate(self.plan(), 1)),
-                kept="everything",
-                hint=f"the same command with --confirm={self.target.name}",
-            )
+        require_confirmation(self.target, self.request.confirmed, self.plan)
         if self.request.in_place and not self.request.safety_backup and self.facts is not None:
             raise ConfigurationError(
                 "--in-place without a safety backup would destroy the only copy",
@@ -226,63 +219,3 @@ class Examination:
     @property
     def _shown_services(self) -> str:
         return ", ".join(self.target.services) or "no service"
-
-
-def require_nothing_unfinished(target: Target) -> None:
-    """Refuse to begin where an earlier procedure of a target was not brought to its end.
-
-    Raises:
-        ProofError: One was not.
-    """
-    for name, intent in find_unfinished(target):
-        raise ProofError(
-            f"An earlier {intent.procedure} of {target.name} was not brought to its end",
-            expected="nothing unfinished on the server",
-            found=f"{name!r}: {intent.stage}, begun {intent.since} by {intent.by}, backup {intent.backup}",
-            kept="nothing was changed",
-            hint=recover_command(target),
-        )
-    orphans = find_orphans(target)
-    if orphans:
-        raise ProofError(
-            f"An earlier procedure of {target.name} ended while it created its side database",
-            expected="nothing unfinished on the server",
-            found=", ".join(map(repr, orphans)),
-            kept="nothing was changed",
-            hint=recover_command(target),
-        )
-
-
-def find_unfinished(target: Target) -> list[tuple[str, Intent]]:
-    """Return the databases that bear the intent of an unfinished procedure of this target, and the intents."""
-    with maintenance(target.database) as connection:
-        found = find_intents(connection)
-    return [(name, one) for name, one in found if one.live == target.database.name and one.stage != "kept"]
-
-
-def find_orphans(target: Target) -> tuple[str, ...]:
-    """Return side databases and copies of a target that bear no intent: their run ended between two statements."""
-    with maintenance(target.database) as connection:
-        rows = connection.execute(
-            # A drop of one that was cut short has left it barred, and no template any more.
-            "SELECT datname FROM pg_database WHERE datistemplate OR NOT datallowconn ORDER BY 1"
-        ).fetchall()
-        bearing = {name for name, _ in find_intents(connection)}
-    moment, name = datetime.now(UTC), target.database.name
-    stems = tuple(named(name, moment)[:-14] for named in (databases.side_name, databases.parked_name))
-    return tuple(one for (one,) in rows if OURS.fullmatch(one) and one.startswith(stems) and one not in bearing)
-
-
-def drop_abandoned_scratch(target: Target) -> tuple[str, ...]:
-    """Drop the scratch databases of a target that nobody is at work in; return which."""
-    stem = databases.scratch_name(target.database.name, datetime.now(UTC))[:-14]
-    with maintenance(target.database) as connection:
-        rows = connection.execute(
-            "SELECT datname FROM pg_database d WHERE datistemplate AND starts_with(datname, %s)"
-            " AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datid = d.oid AND usesysid IS NOT NULL)",
-            (stem,),
-        ).fetchall()
-        found = tuple(name for (name,) in rows if OURS.fullmatch(name))
-        for name in found:
-            databases.drop_database(connection, name)
-    return found

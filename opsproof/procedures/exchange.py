@@ -10,23 +10,22 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opsproof.errors import ConnectionFailed, DatabaseError, HostError, OpsproofError, ProofError
+from opsproof.errors import ConnectionFailed, DatabaseError, OpsproofError, ProofError
 from opsproof.inspection.application import check_files_of
-from opsproof.inspection.health import wait_until_healthy
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import LIST_DATABASES, recover_command
+from opsproof.procedures.serving import Serving
 from opsproof.procedures.staging import StagedFiles
+from opsproof.procedures.undoing import UNDO
 from opsproof.system.databases import clear_intent, oid_of, write_intent
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import connect
-from opsproof.system.service import Launched, Service, services_of
+from opsproof.system.service import Service, services_of
 from opsproof.system.swap import Identity, SwapResult, identity, swap, swap_back
 from opsproof.target import DatabaseAddress, Target
 
-# The option of an intent that takes a restore back: what the kept database said until then, as JSON.
-UNDO = "undo"
 # A server that crashed is back within this; what is undone waits for it.
 SERVER_SECONDS = 30.0
 RETRY_SECONDS = 0.25
@@ -59,7 +58,7 @@ class Exchange:
     ) -> None:
         self.target = target
         self.intent = intent
-        self.services: tuple[Service, ...] = services_of(target, host)
+        self.serving = Serving(target, host, journal)
         self.result: SwapResult | None = None
         self.connection_limit: int | None = None
         self.had_live = True
@@ -69,7 +68,6 @@ class Exchange:
         self._began = 0.0
         self._stopped = self._swapped = False
         self._seconds: dict[str, float] = {}
-        self._launched: list[tuple[Service, Launched]] = []
 
     def stop_services(self) -> tuple[Service, ...]:
         """Stop the application's services; the outage begins. Return them.
@@ -81,9 +79,7 @@ class Exchange:
         self._tell(self.intent.side, "in place" if self.intent.stage == "in place" else "stopping")
         self._began = time.monotonic()
         self._stopped = True
-        with self._journal.phase("stop"):
-            for service in reversed(self.services):
-                service.stop()
+        self.serving.stop()
         self._seconds["stop"] = time.monotonic() - self._began
         return self.services
 
@@ -115,10 +111,14 @@ class Exchange:
             HostError: One does not come up.
         """
         started = time.monotonic()
-        with self._journal.phase("start"):
-            self._launched = [(service, service.launch()) for service in self.services]
+        self.serving.launch()
         self._seconds["start"] = time.monotonic() - started
         return self.services
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """Return the services, in the order in which they are started."""
+        return self.serving.services
 
     @property
     def is_stopped(self) -> bool:
@@ -145,8 +145,7 @@ class Exchange:
         intent = self.intent
         self._tell(parked, "stopping")
         try:
-            for service in reversed(self.services):
-                service.stop()
+            self.serving.stop()
             if self._staged and files:
                 self._staged.adopt(files)
             result = swap(self.target.database, intent.live, parked, intent.parked, self.intent)
@@ -158,10 +157,9 @@ class Exchange:
             # The files of one database would not do for the other, and only the server knows which is live.
             with suppress(DatabaseError):
                 if self._staged is None or not self._is_swapped():
-                    self.start_whatever_starts()
+                    self.serving.start_whatever_starts()
             raise
-        for service in self.services:
-            service.start()
+        self.serving.start()
         return result
 
     def wait_for_health(self) -> Outage:
@@ -172,16 +170,13 @@ class Exchange:
             HostError: A service has ended.
         """
         started = time.monotonic()
-        if self.target.health_url:
-            with self._journal.phase("health"):
-                wait_until_healthy(self.target.health_url, self.target.health_timeout, self._look_at_services)
+        self.serving.await_answer()
         now = time.monotonic()
         times = self._seconds
         stop, swapped, start = (times.get(part, 0.0) for part in ("stop", "swap", "start"))
         outage = Outage(stop, swapped, start, now - started, now - self._began)
         self._journal.record("outage", **vars(outage))
-        with self._journal.phase("steady"):
-            self._require_steady()
+        self.serving.require_steady()
         return outage
 
     def check_application(self) -> int:
@@ -226,14 +221,13 @@ class Exchange:
         except DatabaseError:
             # Whichever of the two is live is whole; but the files of one would not do for the other.
             if self._stopped and self._staged is None and self.intent.parked:
-                self.start_whatever_starts()
+                self.serving.start_whatever_starts()
             raise
 
     def _swap_back(self) -> list[str]:
         done: list[str] = []
         if self._swapped and self._is_swapped():
-            for service in reversed(self.services):
-                service.stop()
+            self.serving.stop()
             if self._staged:
                 self._staged.take_back()
             swap_back(self.target.database, self.intent.live, self.intent.parked, self.intent.side)
@@ -251,42 +245,13 @@ class Exchange:
             OpsproofError: One does not come up, though all were tried; or the application does not answer.
         """
         done: list[str] = []
-        if self._stopped and not self.had_live:
-            # Without a database they need not start; but they may have others to serve.
-            self.start_whatever_starts()
+        if self._stopped and self.had_live:
+            done = self.serving.start_again()
         elif self._stopped:
-            failed: list[OpsproofError] = []
-            for service in self.services:
-                try:
-                    service.start()
-                    done.append(f"{service.describe()} runs again")
-                except OpsproofError as error:
-                    failed.append(error)
-            if failed:
-                raise failed[0]
-            if self.target.health_url:
-                wait_until_healthy(self.target.health_url, self.target.health_timeout)
-                done.append(f"{self.target.health_url} answers")
+            # Without a database they need not start; but they may have others to serve.
+            self.serving.start_whatever_starts()
         self._stopped = False
         return done
-
-    def start_whatever_starts(self) -> None:
-        """Start the services after an undo that failed, or without a database: that one is down is only told."""
-        for service in self.services:
-            try:
-                service.start()
-            except HostError as error:
-                self._journal.warn(f"{service.describe()} is down: {error}")
-
-    def _look_at_services(self) -> None:
-        """A service that has ended tells more than that nobody answers."""
-        if all(launched.steady_at <= time.monotonic() for _, launched in self._launched):
-            self._require_steady()
-
-    def _require_steady(self) -> None:
-        while self._launched:
-            service, launched = self._launched.pop()
-            service.require_steady(launched)
 
     def _is_swapped(self) -> bool:
         """Ask the server: a connection that broke during the commit leaves it open whether that took place."""

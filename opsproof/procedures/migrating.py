@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 from psycopg import sql
 
@@ -17,10 +16,11 @@ from opsproof.inspection.descent import Descent
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import recover_command
-from opsproof.procedures.exchange import UNDO, Exchange, await_server
+from opsproof.procedures.exchange import Exchange, await_server
 from opsproof.procedures.rehearsal import require_heads
+from opsproof.procedures.undoing import to_undo
 from opsproof.system.copying import copy_database
-from opsproof.system.databases import clear_intent, database_exists, drop_database, parked_name, write_intent
+from opsproof.system.databases import clear_intent, database_exists, drop_database, write_intent
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
 from opsproof.system.migrations import Migrations, Step, VersionTable, place_of, read_heads
@@ -231,17 +231,8 @@ def bring_copy_back(target: Target, journal: Journal, intent: Intent) -> list[st
     Raises:
         OpsproofError: It could not be done.
     """
-    address, moment = target.database, datetime.now(UTC)
-    kept = replace(mark_time(target, intent), stage="kept")
-    while (migrated := parked_name(intent.live, moment)) == intent.parked:
-        moment += timedelta(seconds=1)
-    again = replace(
-        kept,
-        side=intent.parked,
-        parked=migrated,
-        stage="stopping",
-        options={**intent.options, UNDO: kept.to_json()},
-    )
+    address = target.database
+    again = to_undo(replace(mark_time(target, intent), stage="kept"))
     with maintenance(address) as connection, connection.transaction():
         park(connection, intent.parked)
         write_intent(connection, intent.parked, again)
@@ -249,10 +240,10 @@ def bring_copy_back(target: Target, journal: Journal, intent: Intent) -> list[st
     exchange.swap_parked(intent.parked, None)
     with connect(address) as connection:
         found = read_heads(connection, _versioning(intent))
-    require_heads(found, intent.options["from"].split(), intent.live, kept=f"what was migrated is {migrated!r}")
+    require_heads(found, intent.options["from"].split(), intent.live, kept=f"what was migrated is {again.parked!r}")
     exchange.wait_for_health()
     with maintenance(address) as connection:
-        drop_database(connection, migrated)
+        drop_database(connection, again.parked)
     return [f"{intent.live!r} is the copy of the database of before"]
 
 

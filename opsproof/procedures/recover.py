@@ -12,23 +12,18 @@ server says how far the run had come, whatever machine it ran on:
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from opsproof.errors import ConfigurationError, OpsproofError, ProofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
-from opsproof.procedures.examination import drop_abandoned_scratch, find_orphans, find_unfinished
-from opsproof.procedures.exchange import UNDO, Exchange, explain_failed_undo
+from opsproof.procedures.ending import Ending
 from opsproof.procedures.leftovers import clear_leftovers
-from opsproof.procedures.migrating import bring_copy_back, keep_copy, mark_time, was_migrated
-from opsproof.procedures.safety import restore_safety_backup
-from opsproof.procedures.staging import StagedFiles
+from opsproof.procedures.undoing import UNDO
+from opsproof.procedures.unfinished import drop_abandoned_scratch, find_orphans, find_unfinished
 from opsproof.procedures.workspace import remove_abandoned
-from opsproof.system.databases import STAMP, drop_database, find_intents, parked_name, write_intent
-from opsproof.system.dropping import survives
+from opsproof.system.databases import drop_database, find_intents
 from opsproof.system.fileadding import remove_unfinished
 from opsproof.system.filestore import Filestore
 from opsproof.system.host import Host
@@ -36,7 +31,7 @@ from opsproof.system.lock import Lock, hold_lock
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import connect
 from opsproof.system.store import Store
-from opsproof.system.swap import park, rows_written_since
+from opsproof.system.swap import rows_written_since
 from opsproof.target import Target
 
 AGAIN = "nothing is taken back yet: the same command again does that"
@@ -69,7 +64,7 @@ class Recover:
         self.verdict: tuple[str, ...] = ()
         self.lock: Lock
         self._confirmed = confirmed
-        self._host = Host(target.connection)
+        self._ending = Ending(target, store, journal)
         self._undo_stack = ExitStack()
         self._orphans: tuple[str, ...] = ()
 
@@ -180,19 +175,7 @@ class Recover:
         """
         done = [f"{folder} is removed" for folder in remove_abandoned()]
         if self.unfinished is not None:
-            intent = self.unfinished[1]
-            steps = {
-                "swapped": self._finish_swap,
-                "in place": self._finish_in_place,
-                "kept": self._take_back_restore,
-                "migrating": self._finish_migration,
-            }
-            # In place, whatever the stage: the old database is only in its safety backup.
-            in_place = bool(intent.safety) and not intent.parked and intent.stage not in ("swapped", "kept")
-            try:
-                done += steps.get("in place" if in_place else intent.stage, self._undo_build)(intent)
-            except OpsproofError as error:
-                raise explain_failed_undo(self.target, intent, error) from error
+            done += self._ending.bring_about(self.unfinished[1])
         with maintenance(self.target.database) as connection:
             for name in self._orphans:
                 drop_database(connection, name)
@@ -212,12 +195,7 @@ class Recover:
         Raises:
             OpsproofError: Something is wrong.
         """
-        exchange = self._exchange(None)
-        for service in exchange.services:
-            if not service.is_running():
-                service.start()
-        exchange.wait_for_health()
-        found = exchange.check_application()
+        found = self._ending.require_whole()
         left = find_unfinished(self.target)
         if left:
             raise ProofError(
@@ -238,7 +216,7 @@ class Recover:
         """Remove what a killed run has left beside the database; what cannot be reached is only told."""
         settings = self.target.filestore
         try:
-            filestore = Filestore(self._host, settings) if settings else None
+            filestore = Filestore(Host(self.target.connection), settings) if settings else None
             done = [f"{one} is removed" for one in clear_leftovers(self.target, filestore, self.store)]
             if settings:
                 done += [f"{path} is removed" for path in remove_unfinished(Path(settings.path))]
@@ -246,108 +224,6 @@ class Recover:
             self.journal.warn(f"what a killed run may have left stays: {error}")
             return []
         return done
-
-    def _undo_build(self, intent: Intent) -> list[str]:
-        done = []
-        if intent.stage == "stopping" and self._is_live(intent):
-            done += self._start(intent)
-        elif intent.stage == "stopping":
-            self._exchange(intent).start_whatever_starts()
-        return [*done, self._put_aside(intent), f"{intent.live!r} is as it was"]
-
-    def _put_aside(self, intent: Intent) -> str:
-        """Drop what a restore built; but what an undo was to make live again is kept, and says what it said before."""
-        staged = self._staged(intent)
-        with maintenance(self.target.database) as connection:
-            if UNDO not in intent.options:
-                if staged is not None:
-                    staged.discard()
-                drop_database(connection, intent.side)
-                return f"{intent.side!r} is dropped"
-            before = Intent.from_json(intent.options[UNDO])
-            files = self._staged(before)
-            if staged is not None and files is not None:
-                staged.release(files.parked)
-            with connection.transaction():
-                park(connection, before.parked)
-                write_intent(connection, before.parked, before)
-            return f"{before.parked!r} is kept as before"
-
-    def _finish_swap(self, intent: Intent) -> list[str]:
-        exchange = self._exchange(intent)
-        exchange.resume_after_swap()
-        exchange.had_live = bool(intent.parked)
-        try:
-            for service in exchange.services:
-                if not service.is_running():
-                    service.start()
-            exchange.wait_for_health()
-            exchange.check_application()
-        except OpsproofError as error:
-            self.journal.warn(f"the new database does not pass: {error}")
-            done = exchange.take_names_back()
-            if not intent.parked and intent.safety:
-                # In place: the old database is only in its safety backup.
-                return [*done, *self._finish_in_place(replace(intent, stage="in place"))]
-            return [*done, *exchange.start_again(), self._put_aside(intent)]
-        exchange.keep()
-        old = f"the old database is {intent.parked!r}" if intent.parked else "no old database is kept"
-        how = f"taken back; what was live since is {intent.parked!r}" if UNDO in intent.options else f"finished; {old}"
-        return [f"the restore of {intent.backup} is {how}"]
-
-    def _finish_migration(self, intent: Intent) -> list[str]:
-        """Finish a downgrade of the live database that was committed; clear up after one that was not."""
-        exchange = self._exchange(intent)
-        if was_migrated(self.target, intent):
-            intent = mark_time(self.target, intent)
-            try:
-                self._start(intent)
-                exchange.wait_for_health()
-                exchange.check_application()
-            except OpsproofError as error:
-                self.journal.warn(f"the migrated database does not pass: {error}")
-                return bring_copy_back(self.target, self.journal, intent)
-            keep_copy(self.target, intent)
-            return [f"the rollback to {intent.options['to'] or 'base'} is finished; before: {intent.parked!r}"]
-        done = self._start(intent)
-        with maintenance(self.target.database) as connection:
-            drop_database(connection, intent.parked)
-        return [*done, f"{intent.parked!r}, a copy, is dropped", f"{intent.live!r} is as it was"]
-
-    def _finish_in_place(self, intent: Intent) -> list[str]:
-        if self._is_live(intent):
-            return self._undo_build(replace(intent, stage="stopping"))
-        staged = self._staged(intent)
-        if staged is not None:
-            staged.discard()
-        restore_safety_backup(self.target, self.store, self.journal, intent)
-        return [f"{intent.live!r} is built anew from the safety backup {intent.safety}", *self._start(intent)]
-
-    def _is_live(self, intent: Intent) -> bool:
-        with maintenance(self.target.database) as connection:
-            return survives(connection, intent.live)
-
-    def _start(self, intent: Intent) -> list[str]:
-        """Start the services; those that run too, for one that dies again and again seems to at times."""
-        done = []
-        for service in self._exchange(intent).services:
-            was_running = service.is_running()
-            service.start()
-            done += [] if was_running else [f"{service.describe()} runs again"]
-        return done
-
-    def _take_back_restore(self, intent: Intent) -> list[str]:
-        """Swap once more, the other way round: nothing is dropped, so that even this can be undone."""
-        moment = datetime.now(UTC)
-        stamp = {"stamp": moment.strftime(STAMP)} if "stamp" in intent.options else {}
-        again = replace(
-            intent, side=intent.parked, parked=parked_name(intent.live, moment), stage="stopping",
-            options={**stamp, UNDO: intent.to_json()},
-        )  # fmt: skip
-        exchange = self._exchange(again)
-        staged = self._staged(intent)
-        exchange.swap_parked(intent.parked, staged.parked if staged else None)
-        return [f"{intent.parked!r} is {intent.live!r} again; what was live since is {again.parked!r}"]
 
     def _last_restore(self) -> tuple[str, Intent]:
         with maintenance(self.target.database) as connection:
@@ -366,19 +242,6 @@ class Recover:
                 + restore_command(self.target, "ID"),
             )
         return max(kept, key=lambda one: one[1].since)
-
-    def _exchange(self, intent: Intent | None) -> Exchange:
-        blank = Intent("recover", "", self.target.environment, self.target.name, self.target.database.name, "", "", "",
-                       "", "kept", self.target.services, "", "")  # fmt: skip
-        one = intent or blank
-        return Exchange(self.target, self._host, one, self.journal, self._staged(one) if intent else None)
-
-    def _staged(self, intent: Intent) -> StagedFiles | None:
-        """Return the folders that are exchanged with the database; None where no folder is exchanged."""
-        settings = self.target.filestore
-        if settings is None or settings.content_addressed or "stamp" not in intent.options:
-            return None  # a schema's rollback leaves the files alone
-        return StagedFiles(Path(settings.path), intent.options.get("stamp", ""))
 
     def _is_in_the_way_of_an_undo(self) -> bool:
         """Tell whether something else has to be brought to its end before a restore can be taken back."""

@@ -23,12 +23,12 @@ from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import undo_command
 from opsproof.procedures.descending import Consent, Descending
-from opsproof.procedures.examination import drop_abandoned_scratch
 from opsproof.procedures.exchange import Exchange, Outage, explain_failed_undo
 from opsproof.procedures.migrating import Migrating
 from opsproof.procedures.rehearsal import Agreement, Rehearsed, rehearse, require_heads
 from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.procedures.safety import build_from_safety_backup, take_safety_backup
+from opsproof.procedures.unfinished import drop_abandoned_scratch
 from opsproof.system.catalog import read_schema
 from opsproof.system.databases import parked_name, side_name
 from opsproof.system.lock import Lock, hold_lock

@@ -7,30 +7,27 @@ and its server by its start, so that an env.py that insists on another one is re
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from psycopg import sql
 
-from opsproof.errors import CommandFailed, CommandTimeout, LockTimeout, MigrationError
+from opsproof.errors import CommandFailed, CommandTimeout, MigrationError
 from opsproof.system import alembic_agent
+from opsproof.system.alembic_errors import explain, last_lines
+from opsproof.system.alembic_finding import find_ini, find_python, url_of
 from opsproof.system.history import History, Revision
 from opsproof.system.host import Host
 from opsproof.system.postgres import Connection, connect, own_search_path
 from opsproof.target import DatabaseAddress, Target
 
-INI = "alembic.ini"
 BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), 'alembic_agent.py', 'exec'))"
-ENVIRONMENTS = (".venv", "venv", "env", ".env")
 PLAN_SECONDS = 300.0
 # A migration takes as long as it takes; this only ends one that never will.
 RUN_SECONDS = 86_400.0
-LOCK_NOT_AVAILABLE = "55P03"
 # What is set past SQLAlchemy can only read; what is set by the agent may write.
 READ_ONLY = "-c default_transaction_read_only=on"
 
@@ -213,12 +210,12 @@ class Migrations:
             raise MigrationError(
                 f"Alembic of {self.ini} ended without an answer",
                 expected="the application's env.py to run, and to return",
-                found=_last(stderr) or "nothing on stderr",
+                found=last_lines(stderr) or "nothing on stderr",
                 kept="what it was at work on is as its transaction left it",
                 hint=f"cd {self.ini.parent} && {self.python} -m alembic -c {self.ini} current",
             ) from error
         if "error" in answer:
-            raise self._explain(answer["error"], place)
+            raise explain(answer["error"], place.name, self.ini, self.python)
         return dict(answer)
 
     def _talk(self, request: str, timeout: float) -> tuple[bytes, str]:
@@ -259,77 +256,6 @@ class Migrations:
         }
         return {**{name: value for name, value in words.items() if value}, **own, "PGOPTIONS": options}
 
-    def _explain(self, error: Mapping[str, Any], place: Place) -> MigrationError | LockTimeout:
-        kind, message = str(error["kind"]), str(error["message"])
-        if error.get("sqlstate") == LOCK_NOT_AVAILABLE:
-            return LockTimeout(
-                f"A migration did not get a lock on {place.name!r} in time",
-                expected="every table that it changes free for a moment",
-                found=message.splitlines()[0],
-                kept="the migration's transaction was undone",
-                hint="see who holds it: SELECT pid, usename, query FROM pg_stat_activity WHERE state <> 'idle'",
-            )
-        told = _EXPLAINED.get(kind, _EXPLAINED["application"])
-        found = f"{message}\n{_last(str(error['trace']))}" if error.get("trace") else message
-        if kind == "elsewhere":
-            found = f"{message}: {error.get('database')!r} (oid {error.get('oid')}, user {error.get('user')})"
-        return MigrationError(
-            told[0].format(place=place.name, ini=self.ini, python=self.python),
-            expected=told[1].format(place=place.name),
-            found=found,
-            kept="nothing was changed by what was refused; what had begun was undone with its transaction",
-            hint=told[2].format(ini=self.ini, python=self.python, folder=self.ini.parent),
-        )
-
-
-_EXPLAINED = {
-    "no ini": (
-        "{ini} cannot be read",
-        "the alembic.ini of the application, where the inventory says it is",
-        "correct alembic_ini; ls -l {folder}",
-    ),
-    "no alembic": (
-        "{python} has no Alembic",
-        "the application's own interpreter, with Alembic and the application's libraries",
-        "alembic_python: /srv/app/venv/bin/python",
-    ),
-    "elsewhere": (
-        "env.py of {ini} leads to another database than {place!r}",
-        "every connection to {place!r}",
-        "let env.py take its database from the application's settings, through SQLAlchemy",
-    ),
-    "several": (
-        "env.py of {ini} migrates more than one database",
-        "one database for each alembic.ini",
-        "give each database an alembic.ini and a target of its own",
-    ),
-    "target": (
-        "Alembic cannot go there",
-        "a revision below the current one",
-        "cd {folder} && {python} -m alembic -c {ini} history",
-    ),
-    "stale": (
-        "The plan is not true any more: {place!r} is somewhere else, or the scripts were changed",
-        "the database and the scripts as they were when the plan was made",
-        "run it again, and read the new plan",
-    ),
-    "withdrawn": (
-        "The run that began this downgrade is over: another one has cleared up after it",
-        "the intent of this run on the server",
-        "run it again",
-    ),
-    "nothing run": (
-        "env.py of {ini} ran no migrations",
-        "a call of context.run_migrations()",
-        "compare it with Alembic's template: alembic init -t generic",
-    ),
-    "application": (
-        "Alembic failed on {place!r}",
-        "every migration to run",
-        "cd {folder} && {python} -m alembic -c {ini} current",
-    ),
-}
-
 
 def place_of(address: DatabaseAddress, name: str) -> Place:
     """Return what tells a database from all others.
@@ -357,56 +283,6 @@ def read_heads(connection: Connection, table: VersionTable) -> tuple[str, ...]:
     return tuple(one for (one,) in rows)
 
 
-def find_ini(target: Target) -> PurePosixPath:
-    """Return the one alembic.ini of an application.
-
-    Raises:
-        MigrationError: There is none, or there are several.
-    """
-    folders = [Path(folder) for folder in (target.deploy_folder, ".") if folder]
-    if target.deploy_folder:
-        folders.insert(0, Path(target.deploy_folder) / "current")
-    for folder in folders:
-        found = [folder / INI] if (folder / INI).is_file() else sorted(folder.glob(f"*/{INI}"))
-        if len(found) == 1:
-            return PurePosixPath(found[0].resolve())
-        if found:
-            raise MigrationError(
-                f"{target.name} has more than one alembic.ini",
-                expected="one, or the inventory to say which",
-                found=", ".join(map(str, found)),
-                kept="nothing was changed",
-                hint=f"alembic_ini: {found[0].resolve()}",
-            )
-    raise MigrationError(
-        f"{target.name} has no alembic.ini",
-        expected=f"alembic_ini in the inventory, or one in {', '.join(str(one.resolve()) for one in folders)}",
-        found="none",
-        kept="nothing was changed",
-        hint="alembic_ini: /srv/app/alembic.ini",
-    )
-
-
-def find_python(host: Host, ini: PurePosixPath) -> str:
-    """Return the interpreter of the virtual environment beside an alembic.ini or above it; this one where none is."""
-    for folder in (ini.parent, ini.parent.parent):
-        for name in ENVIRONMENTS:
-            if host.is_executable(str(folder / name / "bin" / "python")):
-                return str(folder / name / "bin" / "python")
-    return sys.executable
-
-
-def url_of(address: DatabaseAddress) -> str:
-    """Return the address as a URL, every part percent-encoded; a socket's folder stands in the query."""
-    user = quote(address.user, safe="")
-    if address.password is not None:
-        user += ":" + quote(address.password.reveal(), safe="")
-    is_socket = address.host.startswith("/")
-    place = "" if is_socket or not address.host else f"{address.host}:{address.port}"
-    query = f"?host={quote(address.host, safe='/')}&port={address.port}" if is_socket else ""
-    return f"postgresql://{user}{'@' if user else ''}{place}/{quote(address.name, safe='')}{query}"
-
-
 def _revision(one: Mapping[str, Any]) -> Revision:
     return Revision(
         one["revision"], tuple(one["down"]), tuple(one["depends_on"]), tuple(one["labels"]), one["title"], one["path"]
@@ -416,7 +292,3 @@ def _revision(one: Mapping[str, Any]) -> Revision:
 def _versioning(one: Mapping[str, Any]) -> Versioning:
     table = VersionTable(one["version_table"], one["version_table_schema"])
     return Versioning(table, one["per_migration"], one["transactional"], one["driver"])
-
-
-def _last(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-6:])

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from opsproof.intent import Intent
-from opsproof.procedures.exchange import UNDO
+from opsproof.procedures.undoing import UNDO
 from opsproof.system.databases import STAMP, parked_name, read_intent, write_intent
 from opsproof.system.swap import swap, swap_back
 from tests.lab.restored import ENVIRONMENT, RECOVER, Restorable, drop_others

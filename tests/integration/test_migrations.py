@@ -16,13 +16,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from opsproof.errors import LockTimeout, MigrationError, ProgramMissing
+from opsproof.system.alembic_finding import find_ini, find_python
 from opsproof.system.host import Host
 from opsproof.system.migrations import (
     Migrations,
     Place,
     VersionTable,
-    find_ini,
-    find_python,
     place_of,
     read_heads,
 )
@@ -40,6 +39,7 @@ SLOW = Script("slow_01", "customers_name", "pass",
 ASKER = """
 import json, sys
 from pathlib import PurePosixPath
+from opsproof.system.alembic_finding import find_ini, find_python
 from opsproof.system.host import Host
 from opsproof.system.migrations import Migrations, place_of
 from opsproof.target import *
