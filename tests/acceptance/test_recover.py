@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from psycopg import sql
 
-from tests.lab.action_run import Begun
+from tests.lab.moments import Event, kill_when, passed, phase
 from tests.lab.sweeping import RESTORE, Ground, prepared_ground
-
-Event = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +23,6 @@ def ground(prepared: Ground) -> Ground:
     return prepared
 
 
-def kill_at(begun: Begun, happened: Callable[[Event], bool]) -> None:
-    """Kill a run at the moment at which its journal has an event; it is stopped before anything else is looked at."""
-    begun.wait_until(lambda: any(happened(event) for event in begun.events()), 60)
-    begun.send(signal.SIGSTOP)
-    begun.send(signal.SIGKILL)
-    assert begun.process.wait(10) == -signal.SIGKILL
-
-
-def phase(name: str) -> Callable[[Event], bool]:
-    return lambda event: event["event"] == "phase begins" and event["phase"] == name
-
-
-def passed(step: str) -> Callable[[Event], bool]:
-    return lambda event: event["event"] == "step" and event["step"] == step
-
-
 @pytest.mark.parametrize(
     ("moment", "stage", "left", "ended"),
     [
@@ -55,8 +35,7 @@ def passed(step: str) -> Callable[[Event], bool]:
 def test_a_killed_restore_is_brought_to_an_end(
     ground: Ground, moment: Callable[[Event], bool], stage: str, left: str, ended: str
 ) -> None:
-    with ground.begin() as begun:
-        kill_at(begun, moment)
+    kill_when(ground, moment)
     assert ground.require_whole() == left
     with ground.server.connect() as connection:
         assert set(ground.stages(connection).values()) == {stage}
@@ -76,8 +55,7 @@ def test_a_killed_restore_is_brought_to_an_end(
 
 
 def test_a_runner_that_knows_nothing_recovers_what_another_left(ground: Ground) -> None:
-    with ground.begin() as begun:
-        kill_at(begun, passed("test_swap"))
+    kill_when(ground, passed("test_swap"))
     elsewhere = ground.move_elsewhere()
     run = ground.recover(elsewhere)
     assert run.status == 0, run.output
@@ -92,8 +70,7 @@ def test_where_nothing_is_unfinished_nothing_is_changed(ground: Ground) -> None:
 
 
 def test_what_a_safety_backup_left_is_cleared_away(ground: Ground) -> None:
-    with ground.begin() as begun:
-        kill_at(begun, phase("dump"))
+    kill_when(ground, phase("dump"))
     assert ground.application.frozen.is_dir()
     unfinished = ground.application.attachments()[0].parent / ".opsproof-adding-1"
     unfinished.write_bytes(b"half a fi")

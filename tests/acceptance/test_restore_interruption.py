@@ -10,7 +10,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.lab.action_run import REPOSITORY, ActionRun, Begun
-from tests.lab.restorelab import PLUGINS, Patient, State, wait_for
+from tests.lab.restorelab import PLUGINS, Patient, State
+from tests.lab.waiting import await_true
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +103,7 @@ def test_a_signal_while_the_server_is_in_the_middle_of_a_statement(
             begun.wait_until(lambda: at_a_lock(patient))
             begun.send(signal.SIGTERM)
             # It is this statement that ends, not the lock that it waits for.
-            wait_for(lambda: patient.swappers() == [] or begun.process.poll() is not None)
+            await_true(lambda: patient.swappers() == [] or begun.process.poll() is not None, "it waits on")
         run = begun.finish()
     require_interrupted(run, step)
     patient.require_old(before)

@@ -15,16 +15,10 @@ from psycopg import sql
 from opsproof.archive.manifest import Manifest, Member, Sidecar, TableRecord, backup_id, to_json
 from tests.lab.action_run import require_failure
 from tests.lab.bundles import Piece, compose, pieces
-from tests.lab.postgres_server import PostgresServer
+from tests.lab.postgres_server import WHEEL, PostgresServer, restarted_postgres
 from tests.lab.restored import restorable
-from tests.lab.restorelab import (
-    Patient,
-    fill,
-    restarted_postgres,
-    running_patient,
-    small_disk,
-    wait_for,
-)
+from tests.lab.restorelab import Patient, fill, running_patient, small_disk
+from tests.lab.waiting import await_true
 
 PREFLIGHT = "test_nothing_is_in_the_way"
 OPENING = "test_backup_is_whole"
@@ -32,7 +26,7 @@ CONTROL = "comment = 'of the shop'\ndefault_version = '1.0'\nrelocatable = true\
 
 
 def test_everything_that_is_in_the_way_is_told_at_once() -> None:
-    with restarted_postgres("-c wal_level=logical -c max_prepared_transactions=5") as server:
+    with restarted_postgres(WHEEL, "-c wal_level=logical -c max_prepared_transactions=5") as server:
         (folder,) = {path.parent for path in server.folder.rglob("plpgsql.control")}
         control = folder / "shopkeeper.control"
         control.write_text(CONTROL)
@@ -146,7 +140,7 @@ def in_store(patient: Patient, sidecar: Sidecar, data: bytes) -> Iterator[None]:
 
 
 def require_refusal(patient: Patient, sidecar: Sidecar, data: bytes, *words: str) -> None:
-    wait_for(patient.service.is_healthy)
+    await_true(patient.service.is_healthy, "the service does not answer")
     before = patient.look()
     with in_store(patient, sidecar, data):
         stored = patient.own.project.stored()

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from opsproof.errors import LockTimeout
 from opsproof.system.dropping import drop, survives
-from tests.lab.postgres_server import KINDS, SYSTEM, PostgresServer, has_system_postgres, running_postgres
+from tests.lab.postgres_server import KINDS, PostgresServer, running_postgres
 from tests.lab.waiting import await_true
 
 ROLE = "app"
@@ -29,8 +29,6 @@ SLOW = (
 @pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """A server of its own: its settings are changed."""
-    if request.param == SYSTEM and not has_system_postgres():
-        pytest.skip("no PostgreSQL server of the system: apt-get install postgresql")
     with running_postgres(request.param) as server:
         with server.connect() as connection:
             connection.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")

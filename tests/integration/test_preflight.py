@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from psycopg import sql
@@ -21,7 +19,7 @@ from opsproof.system import catalog
 from opsproof.system.dump import ClientPrograms
 from opsproof.system.postgres import connect
 from opsproof.target import DatabaseAddress
-from tests.lab.postgres_server import PostgresServer, has_system_postgres, running_postgres
+from tests.lab.postgres_server import SYSTEM, WHEEL, PostgresServer, has_system_postgres, restarted_postgres
 from tests.lab.situations import (
     LIVE,
     Stored,
@@ -232,21 +230,9 @@ def test_subscriptions_block_and_publications_are_worth_knowing(
 @pytest.fixture(scope="module")
 def logical_postgres() -> Iterator[PostgresServer]:
     """A server of its own, started again with settings that only count from the start."""
-    with running_postgres("system" if has_system_postgres() else "wheel") as server:
-        account = (server.folder / "data").stat()
-        user: dict[str, Any] = (
-            {"user": account.st_uid, "group": account.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        )
-        data = ["-D", str(server.folder / "data"), "-w"]
-        settings = "-c wal_level=logical -c max_prepared_transactions=5"
-        for words in (["stop", *data], ["start", *data, "-o", settings, "-l", str(server.folder / "data" / "log2")]):
-            subprocess.run([server.bindir / "pg_ctl", *words], check=True, timeout=60, cwd="/", **user,
-                           stdout=subprocess.DEVNULL)  # fmt: skip
-        try:
-            yield server
-        finally:
-            subprocess.run([server.bindir / "pg_ctl", "stop", *data, "-m", "fast"], check=True, timeout=60, cwd="/",
-                           **user, stdout=subprocess.DEVNULL)  # fmt: skip
+    kind = SYSTEM if has_system_postgres() else WHEEL
+    with restarted_postgres(kind, "-c wal_level=logical -c max_prepared_transactions=5") as server:
+        yield server
 
 
 def test_slots_and_prepared_transactions_are_not_left_behind(logical_postgres: PostgresServer, tmp_path: Path) -> None:

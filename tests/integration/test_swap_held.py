@@ -26,16 +26,7 @@ from tests.lab.databases import (
     owner,
     pair,
 )
-from tests.lab.postgres_server import (
-    KINDS,
-    SYSTEM,
-    PostgresServer,
-    _account,
-    _as,
-    _await,
-    has_system_postgres,
-    running_postgres,
-)
+from tests.lab.postgres_server import KINDS, PostgresServer, _await, running_postgres
 from tests.lab.waiting import await_true
 
 __all__ = ["owner", "pair"]
@@ -76,8 +67,6 @@ class TestHeld:
 @pytest.fixture(scope="module", params=KINDS)
 def replicating(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """A server that takes prepared transactions and logical replication, which only a start of its own allows."""
-    if request.param == SYSTEM and not has_system_postgres():
-        pytest.skip("no PostgreSQL server of the system: apt-get install postgresql")
     with running_postgres(request.param) as server:
         with server.connect() as connection:
             connection.execute("ALTER SYSTEM SET max_prepared_transactions = 5")
@@ -86,8 +75,7 @@ def replicating(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
         await_true(lambda: not (server.folder / "data" / "postmaster.pid").exists(), "the server did not stop", 20)
         argv = [str(server.bindir / "postgres"), "-D", str(server.folder / "data")]
         with (server.folder / "log").open("ab") as log:
-            options = _as(_account())
-            process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True, cwd="/", **options)
+            process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True, cwd="/", **server.account)
         try:
             _await(server, process)
             yield server

@@ -8,11 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from tests.lab.action_run import Project
 from tests.lab.postgres_server import PostgresServer
-from tests.lab.supervised_service import await_true
+from tests.lab.waiting import await_true
 
 
 class CrashingServer:
@@ -30,10 +29,6 @@ class CrashingServer:
         for process in self._successors:
             process.wait(30)
         await_true(lambda: not is_alive(pid), "the server does not end")
-        owner = data.stat()
-        account: dict[str, Any] = (
-            {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        )
         with (self._server.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [str(self._server.bindir / "postgres"), "-D", str(data)],
@@ -41,7 +36,7 @@ class CrashingServer:
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
-                **account,
+                **self._server.account,
             )
         self._successors.append(process)
 

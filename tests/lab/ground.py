@@ -19,11 +19,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests.lab import counting
 from tests.lab.action_run import ActionRun, Begun, Project, make_project
 from tests.lab.application import Application, file_contents, table_contents
 from tests.lab.crash import CrashingServer
 from tests.lab.postgres_server import WHEEL, PostgresServer, Session
-from tests.lab.supervised_service import SupervisedService
+from tests.lab.supervised import Supervised, supervised
 from tests.lab.waiting import await_true
 
 RESTORE = "actions/test_restore.py"
@@ -80,7 +81,7 @@ class Ground:
     crashing: CrashingServer
     application: Application
     project: Project
-    service: SupervisedService
+    service: Supervised
     pristine: str
     files: Path
     stored: frozenset[str]
@@ -102,18 +103,18 @@ class Ground:
             (self.project.store / stored).unlink()
         shutil.rmtree(self.project.temporary)
         self.project.temporary.mkdir()
-        self.service.control("start", "application")
+        self.service.control("start", self.service.name)
         self.service.await_answer()
 
     def lose(self) -> None:
         """Lose the live database, without which the service does not start."""
-        self.service.control("stop", "application")
+        self.service.control("stop", self.service.name)
         with self.server.connect() as connection:
             self._drop(connection, self.databases(connection))
 
     def clear(self) -> None:
         """Stop the service and drop all that was made of the live database, and what it was made from."""
-        self.service.control("stop", "application")
+        self.service.control("stop", self.service.name)
         with self.server.connect() as connection:
             self._drop(connection, [*self.databases(connection), self.pristine])
 
@@ -163,7 +164,7 @@ class Ground:
             assert files in (self.old.files, self.new.files, {}), "the files are neither of the two"
             with self.server.connect() as connection:
                 assert "swapped" in self.stages(connection).values(), self.stages(connection)
-            status = self.service.control("status", "application")
+            status = self.service.control("status", self.service.name)
             assert "STOPPED" in status, status
         return live
 
@@ -206,7 +207,9 @@ class Ground:
             assert len(others) == parked, databases
             await_true(lambda: _locks(connection) == 0, "an advisory lock is left")
         # A service that was killed is started again by supervisor, which takes a second to call it running.
-        await_true(lambda: "RUNNING" in self.service.control("status", "application"), "the service does not run", 30)
+        await_true(
+            lambda: "RUNNING" in self.service.control("status", self.service.name), "the service does not run", 30
+        )
         with self.application.connect() as connection:
             rows = connection.execute("SELECT count(*) FROM public.ir_attachment").fetchone()
         assert rows is not None
@@ -281,6 +284,12 @@ class Ground:
             identifier = sql.Identifier(one)
             connection.execute(sql.SQL("ALTER DATABASE {} WITH IS_TEMPLATE false").format(identifier))
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+def counting_service(application: Application) -> AbstractContextManager[Supervised]:
+    """Have the counting application under supervisor, which starts it again whenever it is killed; not started yet."""
+    options = {"autostart": "false", "autorestart": "true", "startsecs": "1", "startretries": "20"}
+    return supervised(application, counting.__file__, name="application", **options)
 
 
 def _locks(connection: Session) -> int:

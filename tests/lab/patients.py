@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.postgres_server import PostgresServer
-from tests.lab.restorelab import Patient, State, running_patient, wait_for
+from tests.lab.restorelab import Patient, State, running_patient
+from tests.lab.waiting import await_true
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,6 @@ def before(patient: Patient) -> Iterator[State]:
     """The state that a test begins with."""
     patient.describe()
     patient.feel("well")
-    wait_for(patient.service.is_healthy)
+    await_true(patient.service.is_healthy, "the service does not answer")
     yield patient.look()
     patient.feel("well")

@@ -50,6 +50,11 @@ class PostgresServer:
     password: str
     pid: int
 
+    @property
+    def account(self) -> dict[str, Any]:
+        """What `subprocess` takes to run a program as the account that the server runs as."""
+        return _as(_account())
+
     def address(self, name: str, user: str = "postgres", password: str | None = None) -> DatabaseAddress:
         """Return where a database of it is."""
         secret = Secret(self.password if password is None else password)
@@ -83,7 +88,12 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres(kind: str) -> Iterator[PostgresServer]:
-    """Run a server of a kind (`wheel`, `system`) for as long as the block lasts."""
+    """Run a server of a kind (`wheel`, `system`) for as long as the block lasts.
+
+    Whatever needs the system's own is skipped where there is none.
+    """
+    if kind == SYSTEM and not has_system_postgres():
+        pytest.skip("no PostgreSQL server of the system: apt-get install postgresql")
     account = _account()
     folder = Path(tempfile.mkdtemp(prefix="opg-", dir="/tmp"))
     try:
@@ -132,6 +142,24 @@ def running_postgres(kind: str) -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def restarted_postgres(kind: str, settings: str) -> Iterator[PostgresServer]:
+    """Run a server of its own with settings that only count from the start, as `-c name=value`."""
+    with running_postgres(kind) as server:
+        data = ["-D", str(server.folder / "data"), "-w"]
+
+        def control(*words: str) -> None:
+            command = [str(server.bindir / "pg_ctl"), *words]
+            subprocess.run(command, check=True, timeout=60, cwd="/", stdout=subprocess.DEVNULL, **server.account)
+
+        control("stop", *data)
+        control("start", *data, "-o", settings, "-l", str(server.folder / "data" / "log2"))
+        try:
+            yield server
+        finally:
+            control("stop", *data, "-m", "fast")
+
+
 @pytest.fixture(scope="session")
 def wheel_postgres() -> Iterator[PostgresServer]:
     """PostgreSQL 18 from the wheel."""
@@ -142,8 +170,6 @@ def wheel_postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def system_postgres() -> Iterator[PostgresServer]:
     """The system's own PostgreSQL; a test that needs it is skipped where there is none."""
-    if not has_system_postgres():
-        pytest.skip("no PostgreSQL server of the system: apt-get install postgresql")
     with running_postgres(SYSTEM) as server:
         yield server
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,9 +17,10 @@ from opsproof.intent import MARK
 from tests.lab import moody
 from tests.lab.action_run import REPOSITORY, ActionRun, Begun
 from tests.lab.application import file_contents, table_contents
-from tests.lab.postgres_server import WHEEL, PostgresServer, Session, running_postgres
+from tests.lab.postgres_server import PostgresServer, Session
 from tests.lab.restored import ENVIRONMENT, RECOVER, RESTORE, TARGET, Restorable, restorable
-from tests.lab.supervised import SERVICE, Supervised, supervised
+from tests.lab.supervised import SERVICE, SLOW_TO_TRUST, Supervised, supervised
+from tests.lab.waiting import await_true
 
 PLUGINS = {"pause": "tests.lab.pause", "hail": "tests.lab.hail"}
 # Loading a row of this table into a side database waits for as long as a role of a certain name exists.
@@ -192,18 +191,17 @@ class Patient:
         for (path,) in self.own.query("SELECT store_fname FROM ir_attachment WHERE store_fname <> ''"):
             assert (self.own.application.filestore / path).read_bytes()
         assert self.is_running()
-        wait_for(self.service.is_healthy)
+        await_true(self.service.is_healthy, "the service does not answer")
         self.require_nothing_left()
 
     def require_nothing_left(self) -> None:
         """Check that there are no temporary files, processes, sessions or intents."""
         own = self.own
-        wait_for(lambda: own.project.litter() == [])
+        await_true(lambda: own.project.litter() == [], "the run has left something")
         assert not own.application.frozen.exists()
         assert not list(own.application.filestore.rglob("*opsproof*"))
-        wait_for(
-            lambda: self.query_server("SELECT pid FROM pg_stat_activity WHERE application_name ~ '^opsproof'") == []
-        )
+        sessions = "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^opsproof'"
+        await_true(lambda: self.query_server(sessions) == [], "a session of the run is left")
         query = "SELECT datname FROM pg_database WHERE starts_with(shobj_description(oid, 'pg_database'), %s)"
         assert self.query_server(query, MARK) == []
         assert [name for name in own.project.stored() if ".part-" in name] == []
@@ -219,7 +217,7 @@ def running_patient(server: PostgresServer, *statements: str, **variables: objec
         variables: More of the inventory.
     """
     token = secrets.token_hex(4)
-    with restorable(server) as own, supervised(own.application, moody.__file__) as service:
+    with restorable(server) as own, supervised(own.application, moody.__file__, **SLOW_TO_TRUST) as service:
         known = {**own.variables, **service.variables, "health_timeout": 3, **variables}
         own = replace(own, variables=known, service=service)
         own.project.write_inventory({ENVIRONMENT: {TARGET: known}})
@@ -236,28 +234,6 @@ def running_patient(server: PostgresServer, *statements: str, **variables: objec
             connection.execute("DELETE FROM public.ir_attachment WHERE checksum = %s", (gone.name,))
             gone.unlink()
         yield Patient(own, service, f"gate_{token}")
-
-
-def wait_for(happened: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something that is bound to happen."""
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.02)
-
-
-def require_failure(run: ActionRun, step: str, *words: str) -> str:
-    """Check that a step failed, with an error that says these words and what to do; return it."""
-    assert run.status == 1, run.output
-    case = run.failed_step()
-    assert case.step == step, run.output
-    for word in words:
-        assert word in case.message, run.output
-    assert "hint:" in case.message, case.message
-    later = list(run.outcomes().values())[list(run.outcomes()).index(step) + 1 :]
-    assert set(later) <= {"skipped"}, run.output
-    assert "THE UNDO FAILED" not in run.output
-    return case.message
 
 
 def recover(patient: Patient) -> ActionRun:
@@ -288,25 +264,3 @@ def fill(disk: Path) -> Path:
         while file.write(b"\0" * 65536):
             pass
     return filler
-
-
-@contextmanager
-def restarted_postgres(settings: str) -> Iterator[PostgresServer]:
-    """Run a server of its own with settings that only count from the start, as `-c name=value`."""
-    with running_postgres(WHEEL) as server:
-        account = (server.folder / "data").stat()
-        user: dict[str, Any] = (
-            {"user": account.st_uid, "group": account.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        )
-        data = ["-D", str(server.folder / "data"), "-w"]
-
-        def control(*words: str) -> None:
-            command = [str(server.bindir / "pg_ctl"), *words]
-            subprocess.run(command, check=True, timeout=60, cwd="/", stdout=subprocess.DEVNULL, **user)
-
-        control("stop", *data)
-        control("start", *data, "-o", settings, "-l", str(server.folder / "data" / "log2"))
-        try:
-            yield server
-        finally:
-            control("stop", *data, "-m", "fast")

@@ -17,7 +17,7 @@ from tests.lab.action_run import ActionRun, require_failure
 from tests.lab.application import Application
 from tests.lab.background import Background
 from tests.lab.migrated import BACKUP, ENV, ENVIRONMENT, PASSWORD, Migrated, Script
-from tests.lab.supervised import Supervised, supervised
+from tests.lab.supervised import SLOW_TO_TRUST, Supervised, supervised
 from tests.lab.waiting import await_true
 
 LOCKED = "orders"
@@ -126,7 +126,7 @@ def back_up(app: Migrated) -> str:
 @contextmanager
 def served(app: Migrated, **variables: object) -> Iterator[Supervised]:
     """Run the shopkeeper on an application, as the service of its target; `variables` are more of the inventory."""
-    with supervised(application_of(app), shopkeeper.__file__) as service:
+    with supervised(application_of(app), shopkeeper.__file__, **SLOW_TO_TRUST) as service:
         app.describe(**{**service.variables, "health_timeout": 3, **variables})
         try:
             yield service

@@ -6,7 +6,6 @@ The server is its own, so that it can be stopped without its leave and started a
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import tempfile
 import time
@@ -16,16 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
-import pytest
 from psycopg import sql
 
 from tests.lab.action_run import Begun
 from tests.lab.application import Application, table_contents
 from tests.lab.crash import CrashingServer, crashing
-from tests.lab.ground import CONNECT_SECONDS, Data, Ground, Variant
+from tests.lab.ground import CONNECT_SECONDS, Data, Ground, Variant, counting_service
 from tests.lab.migrated import PASSWORD, ROLLBACK, Migrated, Script, index, migrated, table
-from tests.lab.postgres_server import SYSTEM, WHEEL, Session, has_system_postgres, running_postgres
-from tests.lab.supervised_service import SupervisedService, supervised_service
+from tests.lab.postgres_server import SYSTEM, WHEEL, Session, running_postgres
+from tests.lab.supervised import Supervised
 
 GOAL = "orders_01"
 # The live downgrade takes long enough to be met in it, the one on a side database does not.
@@ -203,29 +201,24 @@ class Slope(Ground):
 @contextmanager
 def prepared_slope(chain: Chain) -> Iterator[Slope]:
     """Make an application with a service, and a history to go down."""
-    if chain.server == SYSTEM and not has_system_postgres():
-        pytest.skip("no PostgreSQL server of the system: apt-get install postgresql")
-    # Not pytest's tmp_path: a socket's path ends at 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="opsproof-slope-"))
-    try:
-        with (
-            running_postgres(chain.server) as server,
-            crashing(server) as crashing_server,
-            migrated(server, written(chain), ROWS) as shop,
-        ):
-            if chain.per_migration:
-                shop.write_env(transaction_per_migration=True)
-            application = Application(server, shop.name, shop.role, PASSWORD, folder / "odoo")
-            with supervised_service(folder, application) as service:
-                shop.describe(**{**service.variables, "health_timeout": 15})
-                slope = _prepare(chain, folder, shop, application, service, crashing_server)
-                slope.reset()
-                try:
-                    yield slope
-                finally:
-                    slope.clear()
-    finally:
-        shutil.rmtree(folder)
+    with (
+        # Not pytest's tmp_path: a socket's path ends at 107 bytes.
+        tempfile.TemporaryDirectory(prefix="opsproof-slope-") as path,
+        running_postgres(chain.server) as server,
+        crashing(server) as crashing_server,
+        migrated(server, written(chain), ROWS) as shop,
+    ):
+        if chain.per_migration:
+            shop.write_env(transaction_per_migration=True)
+        application = Application(server, shop.name, shop.role, PASSWORD, Path(path, "odoo"))
+        with counting_service(application) as service:
+            shop.describe(**{**service.variables, "health_timeout": 15})
+            slope = _prepare(chain, Path(path), shop, application, service, crashing_server)
+            slope.reset()
+            try:
+                yield slope
+            finally:
+                slope.clear()
 
 
 def written(chain: Chain) -> list[Script]:
@@ -256,7 +249,7 @@ def _prepare(
     folder: Path,
     shop: Migrated,
     application: Application,
-    service: SupervisedService,
+    service: Supervised,
     crashing_server: CrashingServer,
 ) -> Slope:
     application.filestore.mkdir(parents=True)

@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from psycopg import sql
 
 from tests.lab.action_run import make_project
 from tests.lab.application import Application, file_contents, running_application, table_contents
 from tests.lab.crash import CrashingServer, crashing
-from tests.lab.ground import ENVIRONMENT, RECOVER, RESTORE, Data, Ground, Variant
-from tests.lab.postgres_server import SYSTEM, has_system_postgres, running_postgres
-from tests.lab.supervised_service import SupervisedService, supervised_service
+from tests.lab.ground import ENVIRONMENT, RECOVER, RESTORE, Data, Ground, Variant, counting_service
+from tests.lab.postgres_server import running_postgres
+from tests.lab.supervised import Supervised
 
 __all__ = ["ENVIRONMENT", "RECOVER", "RESTORE", "Ground", "Variant", "prepared_ground"]
 
@@ -29,32 +28,27 @@ USUAL = Variant()
 @contextmanager
 def prepared_ground(variant: Variant = USUAL) -> Iterator[Ground]:
     """Make an application, back it up, and change it, so that a restore has something to bring back."""
-    if variant.server == SYSTEM and not has_system_postgres():
-        pytest.skip("no PostgreSQL server of the system: apt-get install postgresql")
-    # Not pytest's tmp_path: a socket's path ends at 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="opsproof-sweep-"))
-    try:
-        with (
-            running_postgres(variant.server) as server,
-            crashing(server) as crashing_server,
-            running_application(server, folder, attachments=20) as application,
-            supervised_service(folder, application) as service,
-        ):
-            ground = _prepare(variant, folder, application, service, crashing_server)
-            ground.reset()
-            try:
-                yield ground
-            finally:
-                ground.clear()
-    finally:
-        shutil.rmtree(folder)
+    with (
+        # Not pytest's tmp_path: a socket's path ends at 107 bytes.
+        tempfile.TemporaryDirectory(prefix="opsproof-sweep-") as path,
+        running_postgres(variant.server) as server,
+        crashing(server) as crashing_server,
+        running_application(server, Path(path), attachments=20) as application,
+        counting_service(application) as service,
+    ):
+        ground = _prepare(variant, Path(path), application, service, crashing_server)
+        ground.reset()
+        try:
+            yield ground
+        finally:
+            ground.clear()
 
 
 def _prepare(
     variant: Variant,
     folder: Path,
     application: Application,
-    service: SupervisedService,
+    service: Supervised,
     crashing_server: CrashingServer,
 ) -> Ground:
     project = make_project(folder / "project")
