@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from testinfra.host import Host
 
@@ -65,6 +67,13 @@ class TestRestore:
     def test_side_database_is_the_backup(self, restore: Restore) -> None:
         """Every table, sequence, large object, constraint, index, owner and grant is as the backup says."""
         assert restore.prove_side().tables > 0
+
+    @pytest.mark.changes
+    def test_neutralize(self, restore: Restore, record_property: Callable[[str, object], None]) -> None:
+        """A copy is made harmless while no application sees it; what is the environment's own, or moves, is left."""
+        neutralized = restore.neutralize()
+        record_property("identity", neutralized.shown)
+        assert restore.neutralizing.purpose.copies or not neutralized.done
 
     @pytest.mark.changes
     def test_add_files(self, restore: Restore) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from opsproof.plugin.run import Run
@@ -163,6 +165,13 @@ class TestDataRollback:
         assert data_rollback.prove_side().tables > 0
 
     @pytest.mark.changes
+    def test_neutralize(self, data_rollback: DataRollback, record_property: Callable[[str, object], None]) -> None:
+        """A copy is made harmless while no application sees it; what is the environment's own, or moves, is left."""
+        neutralized = data_rollback.neutralize()
+        record_property("identity", neutralized.shown)
+        assert data_rollback.neutralizing.purpose.copies or not neutralized.done
+
+    @pytest.mark.changes
     def test_add_files(self, data_rollback: DataRollback) -> None:
         """Every file of the backup is in the filestore, with its bytes."""
         files = data_rollback.add_files()
@@ -268,6 +277,13 @@ class TestFullRollback:
         """The revisions are undone on the side database, and cost no more than was agreed to."""
         undone = [step.revision for step in full_rollback.undo_revisions().steps]
         assert undone == [revision.id for revision in full_rollback.descent.planned.undone]
+
+    @pytest.mark.changes
+    def test_neutralize(self, full_rollback: FullRollback, record_property: Callable[[str, object], None]) -> None:
+        """A copy is made harmless while no application sees it; what is the environment's own, or moves, is left."""
+        neutralized = full_rollback.neutralize()
+        record_property("identity", neutralized.shown)
+        assert full_rollback.neutralizing.purpose.copies or not neutralized.done
 
     @pytest.mark.changes
     def test_add_files(self, full_rollback: FullRollback) -> None:

@@ -50,7 +50,9 @@ class Connection:
 class DatabaseAddress:
     """Where the database is and as whom to log in. An empty `host` is the default Unix socket.
 
-    `parameters` are further libpq connection parameters (`sslmode`, `sslrootcert`, ...).
+    `parameters` are further libpq connection parameters (`sslmode`, `sslrootcert`, ...). `via` is the machine that the
+    rest is said from: None is this one; `os_user` is whom to be there, where the server asks the operating system and
+    there is no account of the role's name.
     """
 
     name: str
@@ -58,7 +60,9 @@ class DatabaseAddress:
     port: int = 5432
     user: str = ""
     password: Secret | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
+    via: Connection | None = None
+    os_user: str = ""
 
     def conninfo(self, *, name: str | None = None, options: str = "") -> str:
         """Return a libpq connection string without the password.
@@ -75,7 +79,8 @@ class DatabaseAddress:
     @property
     def server(self) -> str:
         """Return `host:port` as an error or a header shows it."""
-        return f"{self.host or 'local socket'}:{self.port}"
+        there = f" of {self.via.host}" if self.via else ""
+        return f"{self.host or 'local socket'}:{self.port}{there}"
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,9 @@ class Target:
     holds a value. `services` are in the order in which they are started. `service_user` is whom they run as, and
     `filestore_owner` (`user` or `user:group`) whose the files are, where the host itself does not tell. A `protected`
     target is not changed without being asked for by name. `health_timeout` is in seconds.
+
+    `odoo_bin` is Odoo's own command, looked for where it is None, `none` where it is not to be asked; `web_base_url` is
+    the address of this environment's Odoo; `neutralize` are further SQL statements that make a copy harmless.
     """
 
     name: str
@@ -197,6 +205,9 @@ class Target:
     filestore_owner: str | None = None
     health_timeout: float = 60.0
     protected: bool = False
+    odoo_bin: str | None = None
+    web_base_url: str | None = None
+    neutralize: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

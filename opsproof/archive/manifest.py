@@ -124,6 +124,12 @@ class OdooRecord(_Record):
     version: str
     modules: dict[str, str]
 
+    @property
+    def shown(self) -> str:
+        """Return it as a plan and a summary show it: `Odoo 14.0.1.3 with 2 modules`."""
+        version = "".join(letter for letter in self.version if letter.isprintable()) or "of no known version"
+        return f"Odoo {version} with {len(self.modules):,} modules"
+
 
 class Author(_Record):
     """Who ran it: a person's account on a machine, or a job of a CI."""
@@ -148,7 +154,10 @@ class Totals(_Record):
 
 
 class Manifest(_Record):
-    """A backup. `id` names it in the store; `taken` is the snapshot's time, by which backups are ordered."""
+    """A backup. `id` names it in the store; `taken` is the snapshot's time, by which backups are ordered.
+
+    `odoo` is None where the database is no Odoo one, or an older opsproof did not look.
+    """
 
     format: Literal["opsproof-backup"] = "opsproof-backup"
     format_version: int = FORMAT_VERSION
@@ -165,7 +174,7 @@ class Manifest(_Record):
     database: DatabaseRecord
     fingerprint: Literal["full", "counts"]
     alembic_revisions: tuple[str, ...]
-    odoo: OdooRecord | None
+    odoo: OdooRecord | None = None
     filestore: FilestoreRecord | None
     dump: Member | None
     sql: Member

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,7 @@ from opsproof.inventory.variables import NamedDatabase, database_of_url
 from opsproof.odoo import OdooConf, default_data_dir, filestore_path, read_odoo_conf
 from opsproof.target import (
     Connection,
+    DatabaseAddress,
     FilestoreSettings,
     MigrationSettings,
     Query,
@@ -73,7 +75,7 @@ def target_of_host(
     target = Target(
         name=host,
         environment=environment,
-        database=database.address,
+        database=_through(connection, database.address, own.deploy_user),
         store=chosen.store,
         customer=chosen.customer,
         connection=connection,
@@ -94,6 +96,9 @@ def target_of_host(
         filestore_owner=own.filestore_owner,
         health_timeout=own.health_timeout,
         protected=is_protected(environment, *groups) if own.protected is None else own.protected,
+        odoo_bin=own.odoo_bin,
+        web_base_url=own.web_base_url,
+        neutralize=own.neutralize,
         sources={**sources, **chosen.sources},
     )
     return database, target
@@ -142,6 +147,11 @@ def _connection(host: str, own: HostVariables) -> Connection:
         private_key_file=own.ansible_ssh_private_key_file,
         ssh_common_args=own.ansible_ssh_common_args,
     )
+
+
+def _through(connection: Connection, address: DatabaseAddress, deploy_user: str | None) -> DatabaseAddress:
+    """Return an address as what the host says it is: a socket, or `localhost`, is the host's own."""
+    return address if connection.kind == "local" else replace(address, via=connection, os_user=deploy_user or "")
 
 
 def _odoo_conf(host: str, own: HostVariables, connection: Connection) -> OdooConf | None:

@@ -66,6 +66,10 @@ def _service_name(name: str) -> str:
     return name
 
 
+def _program(path: str) -> str:
+    return path if path == "none" else _absolute(path)
+
+
 def _column(name: str) -> str:
     if name.count(".") not in (1, 2):
         raise ValueError("must be table.column, or schema.table.column")
@@ -197,6 +201,9 @@ class HostVariables(_Ours):
     settings_python: Text | None = None
     settings_path: Text | None = None
     accept_missing_files: Annotated[int, Field(ge=0)] = 0
+    odoo_bin: Annotated[str, AfterValidator(_program)] | None = None
+    web_base_url: HealthPage | None = None
+    neutralize: Annotated[tuple[Text, ...], BeforeValidator(_listed)] = ()
     store: StoreVariables = StoreVariables()
     ansible_connection: Text | None = None
     ansible_host: Text | None = None

@@ -97,6 +97,7 @@ def request_of(run: Run, target: Target) -> Request:
         safety_backup=options.safety_backup,
         in_place=options.in_place,
         roles=options.role_map,
+        keep_identity=options.keep_identity,
     )
 
 

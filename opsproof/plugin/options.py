@@ -15,6 +15,7 @@ from opsproof.errors import ConfigurationError
 TRUE = {"1", "true", "yes", "on"}
 DEMO = "demo"
 LATEST = "latest"
+MOST_SECONDS = 31_536_000  # a year; a timer cannot be set to just any number
 ROLLBACKS = ("schema", "data", "full")
 SPACE_BEFORE_ZONE = re.compile(r"\s+(?=[+-]\d\d(:?\d\d)?$|[Zz]$)")
 
@@ -37,6 +38,7 @@ class Options:
         backup: Which backup to bring back: `latest`, an id, an `s3://` address, or a path.
         at: The newest backup not after this time (UTC) instead of the newest of all.
         source: Whose backup to bring back; None for the target's own.
+        keep_identity: Whether what is brought back is moved here, and so not neutralized.
         confirm: Names of protected targets that may be changed.
         safety_backup: Whether a backup is taken before anything is replaced.
         in_place: Whether the live database is replaced itself, for want of room beside it.
@@ -48,6 +50,7 @@ class Options:
         data_loss: Whether a rollback may lose data.
         drift: Whether the schema may be another than its migrations make.
         plan: The plan that was read in a dry run, by its digest.
+        step_timeout: The most seconds that any step may take; None for what the inventory says.
     """
 
     environment: str
@@ -62,6 +65,7 @@ class Options:
     backup: str
     at: datetime | None
     source: Source | None
+    keep_identity: bool
     confirm: tuple[str, ...]
     safety_backup: bool
     in_place: bool
@@ -73,6 +77,7 @@ class Options:
     data_loss: bool
     drift: bool
     plan: str | None
+    step_timeout: float | None = None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -108,6 +113,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--from", metavar="ENV[/TARGET]", help="restore a backup of another environment or target")
     group.addoption(
+        "--keep-identity", action="store_true", help="the database moves here: do not neutralize what is restored"
+    )
+    group.addoption(
         "--confirm", metavar="TARGET", action="append", default=[], help="change this protected target; may be repeated"
     )
     group.addoption(
@@ -135,6 +143,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--allow-drift", action="store_true", help="roll back a schema that is not what its migrations make of it"
+    )
+    group.addoption(
+        "--step-timeout",
+        metavar="SECONDS",
+        help="interrupt a step that takes longer, and undo (default: step_timeout of the inventory, or 6 hours)",
     )
     group.addoption("--plan", metavar="DIGEST", help="only if the plan is still the one that a dry run has printed")
 
@@ -180,6 +193,7 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
         backup=backup,
         at=None if at is None else read_time(at),
         source=None if source is None else read_source(source),
+        keep_identity=config.getoption("--keep-identity"),
         confirm=tuple(config.getoption("--confirm")),
         safety_backup=not config.getoption("--no-safety-backup"),
         in_place=config.getoption("--in-place"),
@@ -191,6 +205,7 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
         data_loss=config.getoption("--allow-data-loss"),
         drift=config.getoption("--allow-drift"),
         plan=config.getoption("--plan"),
+        step_timeout=read_seconds("--step-timeout", config.getoption("--step-timeout")),
     )
 
 
@@ -259,3 +274,25 @@ def read_role_map(pairs: Iterable[str]) -> dict[str, str]:
                 hint="leave one out",
             )
     return roles
+
+
+def read_seconds(option: str, text: str | None) -> float | None:
+    """Return the seconds that an option says; None where it was not given.
+
+    Raises:
+        ConfigurationError: It is no number, or not more than nothing.
+    """
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MOST_SECONDS:
+        raise ConfigurationError(
+            f"{option}={text!r} is no number of seconds",
+            expected=f"more than 0 and at most {MOST_SECONDS:,}",
+            found=repr(text),
+            hint=f"{option}=3600",
+        )
+    return seconds

@@ -16,13 +16,15 @@ from opsproof.archive.fetching import fetch
 from opsproof.archive.opening import open_backup
 from opsproof.archive.ownership import owner_of, require_owned
 from opsproof.archive.reading import OpenedBackup
-from opsproof.errors import ConfigurationError
+from opsproof.errors import ConfigurationError, OpsproofError
 from opsproof.inspection.finding import Finding, require
+from opsproof.inspection.neutralized import Identity, read_identity
 from opsproof.inspection.preflight import examine
 from opsproof.inspection.situation import Situation
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.files import FilesRestore
+from opsproof.procedures.neutralizing import Neutralizing, decide
 from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.procedures.workspace import Workspace, remove_abandoned
 from opsproof.system import databases
@@ -37,7 +39,10 @@ from opsproof.target import Target
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asked for. `roles` maps roles of the backup to those that take their place."""
+    """What the operator asked for.
+
+    `roles` maps roles of the backup to those that take their place; with `keep_identity` nothing is neutralized.
+    """
 
     backup: str = "latest"
     at: datetime | None = None
@@ -46,6 +51,7 @@ class Request:
     safety_backup: bool = True
     in_place: bool = False
     roles: Mapping[str, str] = field(default_factory=dict)
+    keep_identity: bool = False
 
 
 class Examination:
@@ -64,6 +70,7 @@ class Examination:
     choice: Choice
     backup: OpenedBackup
     dump: Path
+    neutralizing: Neutralizing
 
     def __init__(self, target: Target, store: Store, journal: Journal, request: Request) -> None:
         self.target = target
@@ -174,21 +181,47 @@ class Examination:
         self.findings = require([*examine(situation), *self._files.examine(self.backup)])
         for finding in self.findings:
             self.journal.warn(f"{finding.subject}: {finding.expected}: {finding.found}")
+        self.neutralizing = self._decide()
         return self.findings
 
     def plan(self) -> list[str]:
         """Return what the restore would do, a line each, once the looking steps have been called."""
         live, name = self.facts, self.target.database.name
         safety = "take a safety backup and prove it" if self.request.safety_backup else "take NO safety backup"
-        lines = [f"bring back {self.choice.location} ({self.choice.why})"]
+        odoo = self.backup.manifest.odoo if self.backup.manifest else None
+        lines = [f"bring back {self.choice.location} ({self.choice.why})" + (f": {odoo.shown}" if odoo else "")]
         lines.append(safety if live else "there is no live database to save")
         if self.request.in_place:
-            lines += [f"stop {self._shown_services}", f"DROP {name!r} and build it anew"]
+            lines += [f"stop {self._shown_services}", f"DROP {name!r} and build it anew", self.neutralizing.plan]
         else:
             lines += [f"build {self.side_name!r} beside {name!r}, and compare it with the backup"]
+            lines += [self.neutralizing.plan]
             lines += [f"add missing files to {self._files.shown}"]
             lines += [f"stop {self._shown_services}", f"swap; the old one stays as {self.parked_name!r}"]
         return [*lines, f"start {self._shown_services}, wait for {self.target.health_url or 'nothing'}, look at it all"]
+
+    def _decide(self) -> Neutralizing:
+        """Find out whether what is restored is a copy; who the live database is, is asked while it is there."""
+        source = self.request.source[0] if self.request.source else None
+        purpose = decide(
+            self.target,
+            self.server.system_identifier,
+            self.backup.manifest,
+            source,
+            keep_identity=self.request.keep_identity,
+        )
+        # What is live may be damaged, which is why it is restored: only a copy has to know anything of it.
+        live = self._read_live_identity() if purpose.copies and self.facts is not None else None
+        self.journal.record("purpose known", copies=purpose.copies, why=purpose.why)
+        return Neutralizing(self.target, self.host, purpose, live)
+
+    def _read_live_identity(self) -> Identity | None:
+        try:
+            with connect(self.target.database) as connection:
+                return read_identity(connection)
+        except OpsproofError as error:
+            self.journal.warn(f"The live database does not say who it is: {error.summary}")
+            return None
 
     def require_confirmation(self) -> None:
         """Let nobody change a protected environment by accident.

@@ -23,6 +23,7 @@ from opsproof.journal import Journal
 from opsproof.procedures.building import SideDatabase
 from opsproof.procedures.examination import Examination, Request
 from opsproof.procedures.exchange import Exchange, Outage, explain_failed_undo
+from opsproof.procedures.neutralizing import Neutralized
 from opsproof.procedures.safety import restore_safety_backup, take_safety_backup
 from opsproof.procedures.staging import StagedFiles
 from opsproof.system.databases import STAMP, drop_database
@@ -37,7 +38,10 @@ from opsproof.target import Target
 
 @dataclass(frozen=True)
 class RestoreOutcome:
-    """What the restore came to, for the summary and the XML. Seconds."""
+    """What the restore came to, for the summary and the XML. Seconds.
+
+    `odoo` is what the backup says of Odoo, or empty; `identity` whether it was neutralized, and why.
+    """
 
     backup: str
     location: str
@@ -51,12 +55,15 @@ class RestoreOutcome:
     unverified: tuple[str, ...]
     outage: Outage
     phases: dict[str, float]
+    odoo: str
+    identity: str
 
 
 class Restore(Examination):
     """One restore of one target; arguments are those of `Examination`."""
 
     proof: Proof
+    neutralized: Neutralized
     lock: Lock
     side: SideDatabase
     exchange: Exchange
@@ -120,6 +127,18 @@ class Restore(Examination):
         self.proof = self.side.prove(self.backup, self.dump, self.request.roles)
         return self.proof
 
+    def neutralize(self) -> Neutralized:
+        """Make a copy harmless while no application sees it; leave alone what is the environment's own, or moves.
+
+        Raises:
+            OpsproofError: A statement failed, or something of the copy would still act.
+        """
+        self.lock.check()
+        with self.journal.phase("neutralize"):
+            self.neutralized = self.neutralizing.perform(self.side.address)
+        self.journal.record("neutralized", **vars(self.neutralized))
+        return self.neutralized
+
     def add_files(self) -> FilesAdded:
         """Add the files that are missing, repair those that are wrong, look at every one.
 
@@ -178,6 +197,7 @@ class Restore(Examination):
     def finish(self) -> RestoreOutcome:
         """Say the last word: from now on only `--undo` takes it back."""
         files = self._files.added
+        odoo = self.backup.manifest.odoo if self.backup.manifest else None
         outcome = RestoreOutcome(
             backup=self.choice.id,
             location=self.choice.location,
@@ -191,6 +211,8 @@ class Restore(Examination):
             unverified=self.backup.unverified,
             outage=self.outage,
             phases=dict(self.journal.phases),
+            odoo=odoo.shown if odoo else "",
+            identity=self.neutralized.shown,
         )
         self.exchange.keep()
         self.outcome = outcome

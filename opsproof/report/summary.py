@@ -48,7 +48,8 @@ def _backup_lines(target: str, outcome: Outcome) -> Iterator[str]:
 def _restore_lines(target: str, outcome: RestoreOutcome) -> Iterator[str]:
     yield f"{target}: backup {outcome.backup} is live and proven"
     yield f"  location   {outcome.location}"
-    yield f"  content    {outcome.tables} tables, {outcome.rows:,} rows"
+    yield f"  content    {outcome.tables} tables, {outcome.rows:,} rows" + (f", {outcome.odoo}" if outcome.odoo else "")
+    yield f"  identity   {outcome.identity}"
     yield (
         f"  files      {outcome.files_present:,} were there, {outcome.files_added:,} added,"
         f" {outcome.files_repaired:,} repaired"

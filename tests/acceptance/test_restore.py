@@ -320,7 +320,7 @@ def test_a_copy_of_production_belongs_to_the_role_that_takes_the_place_of_its_ow
         with erp.connect() as connection:
             wanted = table_contents(connection)
         refused = shop.restore("--from=prod/erp", "--dry-run")
-        run = shop.restore("--from=prod/erp", f"--map-role={erp.role}={shop.application.role}")
+        run = shop.restore("--from=prod/erp", "--keep-identity", f"--map-role={erp.role}={shop.application.role}")
         drop_others(erp)
     assert refused.status != 0
     assert f"a role {erp.role!r}" in refused.failed_step().message

@@ -45,7 +45,7 @@ def test_a_protected_target_needs_no_confirmation_for_its_plan(
     outcomes = run.outcomes()
     assert outcomes["test_confirmed"] == "passed"
     after = list(outcomes)[list(outcomes).index("test_confirmed") + 1 :]
-    assert len(after) == 11
+    assert len(after) == 12
     assert {outcomes[step] for step in after} == {"skipped"}
     plan = run.output[run.output.index("shop: the plan") :]
     assert f"1. bring back {shop.project.store / shop.backup.name} (the newest verified backup of" in plan

@@ -33,6 +33,7 @@ MOMENTS = {
     "test_take_safety_backup": 0.3,
     "test_build_side_database": 0.05,  # while the server creates it
     "test_side_database_is_the_backup": 0.05,
+    "test_neutralize": 0.0,
     "test_add_files": 0.01,
     "test_stop_services": 0.05,
     "test_swap": 0.02,

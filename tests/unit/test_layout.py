@@ -21,7 +21,7 @@ FLOORS = (
     ("opsproof.inspection", "opsproof.archive"),
     ("opsproof.system",),
     ("opsproof.intent", "opsproof.inventory"),
-    ("opsproof.odoo", "opsproof.journal"),
+    ("opsproof.odoo", "opsproof.neutralizing", "opsproof.journal"),
     ("opsproof.target",),
     ("opsproof.errors",),
 )
