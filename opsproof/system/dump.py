@@ -24,6 +24,7 @@ from opsproof.system.host import Host
 from opsproof.system.pipe import Pipe
 from opsproof.system.postgres import PINNED, SESSION
 from opsproof.system.snapshot import Snapshot
+from opsproof.system.tunnel import database_host
 from opsproof.target import DatabaseAddress
 
 DEBIAN_BINDIR = "/usr/lib/postgresql/{major}/bin"
@@ -136,7 +137,7 @@ class Clients:
         arguments = ("--roles-only", "--no-role-passwords", "--no-password", f"--dbname={self.conninfo()}")
         program = self.programs.path("pg_dumpall")
         try:
-            done = self.host.run(program, *arguments, env=self._environment(), timeout=300.0)
+            done = self._there.run(program, *arguments, env=self._environment(), timeout=300.0)
         except HostError as error:
             raise explain_dump_error(error, self.address) from error
         if "-- PostgreSQL database cluster dump complete" not in done.stdout:
@@ -154,13 +155,18 @@ class Clients:
     ) -> Pipe:
         """Start one of the programs, with the password in its environment."""
         environment = {**self._environment(), **(env or {})}
-        return self.host.pipe(self.programs.path(program), *arguments, env=environment, stdin=stdin)
+        return self._there.pipe(self.programs.path(program), *arguments, env=environment, stdin=stdin)
 
     def conninfo(self, options: str = "") -> str:
         """Return the connection string, without the password; `options` are further settings of the session."""
         # As a connection string a name can neither be taken for an option nor for a connection string itself.
         pinned = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
         return self.address.conninfo(options=pinned + options)
+
+    @property
+    def _there(self) -> Host:
+        """The host, as the account that the server is to see."""
+        return self.host if self.address.via is None else database_host(self.address)
 
     def _environment(self) -> dict[str, str]:
         environment = {"PGCONNECT_TIMEOUT": "10", "PGAPPNAME": "opsproof"}

@@ -53,6 +53,14 @@ class Filestore:
     """The folder of an application's files on its host."""
 
     def __init__(self, host: Host, settings: FilestoreSettings) -> None:
+        if not host.is_local:
+            raise FilestoreError(
+                f"The files of {host.connection.host} are on another machine",
+                expected="ansible_connection: local, where an application keeps files",
+                found=f"a connection by {host.connection.kind}",
+                kept="nothing was changed",
+                hint="run pytest on the host itself, or say `filestore: none`",
+            )
         self.host = host
         self.settings = settings
         self.path = settings.path

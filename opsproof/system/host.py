@@ -1,4 +1,4 @@
-"""Commands and pipes on a host.
+"""Commands and pipes on a host, whatever carries them there.
 
 Every command is a list of arguments with a timeout, in an environment of its own that holds nothing but what it
 needs: neither the store's credentials nor a stray `PG*` variable reach a child. Every exit status is read.
@@ -7,25 +7,37 @@ needs: neither the store's credentials nor a stray `PG*` variable reach a child.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
-import testinfra
+from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host as TestinfraHost
 
 from opsproof.errors import CommandTimeout, HostError
-from opsproof.system.pipe import BUFFER_BYTES, Pipe, cannot_start, command_failed
+from opsproof.system.carrying import CARRIERS, inherited
+from opsproof.system.pipe import BUFFER_BYTES, Pipe, cannot_start, command_failed, program_missing
+from opsproof.system.ssh import sudo_refused
+from opsproof.system.transport import transport_of
 from opsproof.system.undivided import undivided
+from opsproof.system.wrapped import MARK, first_line, wrapped
 from opsproof.target import Connection
 
-# What a child inherits. LC_ALL=C on top: the messages that are looked at must be the untranslated ones.
-INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "KRB5CCNAME", "SSL_CERT_FILE")
+DAY = 86_400.0
+# The host ends a command by itself this much later than we do.
+GRACE_SECONDS = 5.0
+_ROOT = "root"
+_MISSING, _NOT_RUN = 127, 126
+_SUDO = re.compile(r"^sudo: ", re.MULTILINE)
+_NO_SUDO = re.compile(r"\bsudo: (?:command )?not found|executable file not found", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -37,28 +49,54 @@ class Completed:
     stderr: str
 
 
+@dataclass(frozen=True)
+class _Launch:
+    """What this machine runs for a command: `said` is what its input begins with."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    said: bytes = b""
+    release: Callable[[], None] = lambda: None
+
+
 class Host:
-    """The machine that an application runs on.
+    """The machine that an application runs on, as one account of it.
+
+    Args:
+        connection: How the inventory reaches it.
+        user: Whom commands run as; empty is the account that the connection says.
 
     Raises:
         HostError: The inventory reaches the host by a connection that this version does not know.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        if connection.kind != "local":
-            raise HostError(
-                f"Host {connection.host} is reached by {connection.kind}, which this version does not do",
-                expected="ansible_connection: local",
-                found=f"ansible_connection: {connection.kind}",
-                kept="nothing was started",
-                hint="run pytest on the host itself, with `ansible_connection: local` in the inventory",
-            )
+    def __init__(self, connection: Connection, user: str = "") -> None:
         self.connection = connection
+        self.user = user
+        self._transport = transport_of(connection)
+
+    def as_user(self, user: str) -> Host:
+        """Return the same host as another account of it; empty is the account that the connection says."""
+        return self if user == self.user else Host(self.connection, user)
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether the host's files are this machine's, and this process's account is the one that is meant."""
+        return self._transport.is_local and not self._prefix
 
     @cached_property
     def testinfra(self) -> TestinfraHost:
         """The same host as testinfra sees it, for assertions on files and services."""
-        return testinfra.get_host("local://")
+        return TestinfraHost(_Backend(self))
+
+    @cached_property
+    def account(self) -> str:
+        """Return whom commands run as, by name.
+
+        Raises:
+            HostError: The host cannot be reached.
+        """
+        return self.run("id", "-un").stdout.strip()
 
     def run(
         self,
@@ -81,10 +119,15 @@ class Host:
             ProgramMissing: There is no such program.
             CommandTimeout: It did not end in time; it was killed.
             CommandFailed: Its exit status is not one of `accept`.
+            HostError: The host cannot be reached, or sudo refuses.
         """
-        stdout, stderr, status = self._run_to_end(argv, env, stdin, timeout)
+        launch = self._launch(argv, env, timeout + GRACE_SECONDS)
+        stdout, stderr, status = _run_to_end(launch, argv, stdin, timeout)
         # A file name that is no UTF-8 can be handed back to the host as it came.
         completed = Completed(status, stdout.decode(errors="surrogateescape"), stderr.decode(errors="replace"))
+        lost = self._explain(argv[0], completed.status, completed.stderr)
+        if lost is not None:
+            raise lost
         if completed.status not in accept:
             raise command_failed(argv[0], completed.status, completed.stderr)
         return completed
@@ -105,9 +148,45 @@ class Host:
 
         Raises:
             ProgramMissing: There is no such program.
+            HostError: The host cannot be reached.
         """
         buffered = (self._stdbuf, f"--output={BUFFER_BYTES}") if self._stdbuf and self.find_program(argv[0]) else ()
-        return Pipe((*buffered, *argv), self._environment(env), stdin, feed=feed, name=argv[0])
+        launch = self._launch((*buffered, *argv), env, DAY)
+        said = (launch.said + (stdin or b"")) if stdin is not None or launch.said else None
+        return Pipe(
+            launch.argv,
+            launch.environ,
+            None if feed else said,
+            feed=feed,
+            name=argv[0],
+            said=launch.said if feed else b"",
+            explain=partial(self._explain, argv[0]),
+            release=launch.release,
+        )
+
+    def splice(self, socket: socket.socket, *argv: str) -> subprocess.Popen[bytes]:
+        """Start a command whose input and output are both a socket; it must need no variables.
+
+        The caller waits for its end, and reads its stderr.
+
+        Raises:
+            HostError: The host cannot be reached.
+        """
+        way = self._transport.take()
+        marked = (*self._prefix, "env", "LC_ALL=C", f"{MARK}={way.mark}", "timeout", f"{DAY:.0f}", *argv)
+        try:
+            return _Spliced(
+                way.line(marked),
+                env=inherited(*CARRIERS),
+                stdin=socket,
+                stdout=socket,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                release=way.release,
+            )
+        except OSError as error:
+            way.release()
+            raise cannot_start(argv[0], error) from error
 
     @cached_property
     def _stdbuf(self) -> str | None:
@@ -115,43 +194,134 @@ class Host:
 
     def find_program(self, name: str) -> str | None:
         """Return the path of a program on the host's PATH, or None."""
-        return shutil.which(name)
+        if self.is_local:
+            return shutil.which(name)
+        key = (self.connection, self.user, name)
+        if key not in _PROGRAMS:
+            done = self.run("sh", "-c", 'command -v "$0"', name, accept=(0, 1, _MISSING))
+            _PROGRAMS[key] = done.stdout.strip() or None
+        return _PROGRAMS[key]
 
     def is_executable(self, path: str) -> bool:
         """Tell whether a file is there and may be run."""
-        return os.access(path, os.X_OK)
+        if self.is_local:
+            return os.access(path, os.X_OK)
+        return self.run("test", "-x", path, accept=(0, 1)).status == 0
 
-    def _run_to_end(
-        self, argv: Sequence[str], env: Mapping[str, str] | None, stdin: bytes, timeout: float
-    ) -> tuple[bytes, bytes, int]:
-        with ExitStack() as ending:
-            with undivided():
-                process = self._start(argv, env)
-                ending.callback(_end, process)
-            try:
-                stdout, stderr = process.communicate(stdin, timeout)
-            except subprocess.TimeoutExpired as error:
-                raise CommandTimeout(
-                    f"{argv[0]} did not end within {timeout:.0f} seconds", found=shlex.join(argv), kept="it was killed"
-                ) from error
-        return stdout, stderr, process.returncode
+    def _launch(self, argv: Sequence[str], env: Mapping[str, str] | None, seconds: float) -> _Launch:
+        if self.is_local:
+            return _Launch(tuple(argv), {**inherited(), "LC_ALL": "C", **(env or {})})
+        way = self._transport.take()
+        line = way.line(wrapped(argv, seconds, self._prefix))
+        return _Launch(line, inherited(*CARRIERS), first_line(env or {}, way.mark), way.release)
 
-    def _start(self, argv: Sequence[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    @cached_property
+    def _prefix(self) -> tuple[str, ...]:
+        """What changes the account on the host."""
+        one = self.connection
+        wanted = self.user or (one.become_user or _ROOT if one.become else "")
+        if not wanted:
+            return ()
+        login, is_root = self._login()
+        if wanted == login:
+            return ()
+        return ("runuser", "-u", wanted, "--") if is_root else ("sudo", "-n", "-u", wanted, "--")
+
+    def _login(self) -> tuple[str, bool]:
+        """Return the account that the connection itself has, and whether it is root's."""
+        if self.connection not in _LOGINS:
+            way = self._transport.take()
+            line = way.line(("sh", "-c", "id -un; id -u"))
+            launch = _Launch(line, {**inherited(*CARRIERS), "LC_ALL": "C"}, release=way.release)
+            stdout, stderr, status = _run_to_end(launch, line, b"", 60.0)
+            error = self._transport.explain(status, stderr.decode(errors="replace"))
+            if error is not None or status != 0:
+                raise error or command_failed("id", status, stderr.decode(errors="replace"))
+            name, uid = stdout.decode(errors="replace").split()
+            _LOGINS[self.connection] = (name, uid == "0")
+        return _LOGINS[self.connection]
+
+    def _explain(self, program: str, status: int, stderr: str) -> HostError | None:
+        """Return why a command was not run at all; None if it was."""
+        if self.is_local or status == 0:
+            return None
+        lost = self._transport.explain(status, stderr)
+        if lost is not None:
+            return lost
+        if self._prefix[:1] == ("sudo",) and (_SUDO.search(stderr) or _NO_SUDO.search(stderr)):
+            return sudo_refused(self.connection, self._prefix[3], stderr.strip())
+        if status in (_MISSING, _NOT_RUN) and "timeout: failed to run command" in stderr:
+            if status == _MISSING:
+                return program_missing(program)
+            return cannot_start(program, PermissionError(13, "Permission denied", program))
+        return None
+
+
+_PROGRAMS: dict[tuple[Connection, str, str], str | None] = {}
+_LOGINS: dict[Connection, tuple[str, bool]] = {}
+
+
+class _Spliced(subprocess.Popen[bytes]):
+    """A process that gives its way to the host back once it is waited for."""
+
+    def __init__(self, argv: Sequence[str], *, release: Callable[[], None], **options: Any) -> None:
+        super().__init__(argv, **options)
+        self._release: Callable[[], None] | None = release
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+        status = super().wait(timeout)
+        if self._release is not None:
+            self._release()
+            self._release = None
+        return status
+
+
+class _Backend(BaseBackend):  # type: ignore[misc] # testinfra's has no types
+    """testinfra's commands, carried as all others are."""
+
+    NAME = "opsproof"
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host.connection.host or "local")
+        self._through = host
+
+    def run(self, command: str, *args: str, **kwargs: object) -> CommandResult:
+        del kwargs
+        line = self.get_command(command, *args)
+        done = self._through.run("sh", "-c", line, timeout=120.0, accept=range(256))
+        return self.result(
+            done.status, line.encode(), done.stdout.encode(errors="surrogateescape"), done.stderr.encode()
+        )
+
+
+def _run_to_end(launch: _Launch, argv: Sequence[str], stdin: bytes, timeout: float) -> tuple[bytes, bytes, int]:
+    with ExitStack() as ending:
+        ending.callback(launch.release)
+        with undivided():
+            process = _start(launch, argv[0])
+            ending.callback(_end, process)
         try:
-            return subprocess.Popen(
-                argv,
-                env=self._environment(env),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise cannot_start(argv[0], error) from error
+            stdout, stderr = process.communicate(launch.said + stdin, timeout)
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimeout(
+                f"{argv[0]} did not end within {timeout:.0f} seconds", found=shlex.join(argv), kept="it was killed"
+            ) from error
+    return stdout, stderr, process.returncode
 
-    def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
-        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        return {**inherited, "LC_ALL": "C", **(env or {})}
+
+def _start(launch: _Launch, program: str) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            launch.argv,
+            env=dict(launch.environ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise cannot_start(program, error) from error
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -28,14 +28,35 @@ STALL_SECONDS = 900.0
 class Pipe:
     """A running command. Its stderr is kept to the last lines; leaving the `with` block ends it in any case.
 
+    Args:
+        argv: What this machine runs.
+        env: Its whole environment.
+        stdin: All of its input, if that is known.
+        feed: Its input is written by `write`.
+        name: Of the command, for errors.
+        said: What a fed input begins with.
+        explain: Why a command was not run at all, from exit status and stderr.
+        release: Called once, when it has ended.
+
     A session of its own keeps a Ctrl-C at the terminal from reaching the command before the undo does; when this
     process dies, the command ends at its next write.
     """
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes | None, *, feed: bool, name: str
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        stdin: bytes | None,
+        *,
+        feed: bool,
+        name: str,
+        said: bytes = b"",
+        explain: Callable[[int, str], HostError | None] = lambda *_: None,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name.rsplit("/", 1)[-1]
+        self._explain = explain
+        self._release: Callable[[], None] | None = release
         self._tail: deque[str] = deque(maxlen=STDERR_LINES)
         with ExitStack() as ending:
             with undivided():
@@ -46,6 +67,8 @@ class Pipe:
                 self._threads.append(threading.Thread(target=self._feed_all, args=(stdin,), daemon=True))
             for thread in self._threads:
                 thread.start()
+            if said:
+                self.write(said)
             ending.pop_all()
 
     def read(self, size: int = READ_BYTES) -> bytes:
@@ -82,7 +105,7 @@ class Pipe:
         except (BrokenPipeError, ValueError) as error:
             # ValueError: its reader has seen its end, and closed the input.
             self._process.wait(timeout=30)
-            raise command_failed(self.name, self._process.returncode, self.stderr) from error
+            raise self._failure(self._process.returncode) from error
 
     def end_input(self) -> None:
         """Close the command's input: it has all that it will get."""
@@ -108,7 +131,10 @@ class Pipe:
         for thread in self._threads:
             thread.join(timeout=10)
         if status != 0:
-            raise command_failed(self.name, status, self.stderr)
+            raise self._failure(status)
+
+    def _failure(self, status: int) -> HostError:
+        return self._explain(status, self.stderr) or command_failed(self.name, status, self.stderr)
 
     def kill(self) -> None:
         """End the command now, and everything that it started."""
@@ -122,6 +148,9 @@ class Pipe:
             except ProcessLookupError:
                 pass
         self._process.wait()
+        if self._release is not None:
+            self._release()
+            self._release = None
 
     @property
     def stderr(self) -> str:

@@ -15,6 +15,7 @@ from psycopg.rows import tuple_row
 from opsproof.errors import DatabaseError, OpsproofError
 from opsproof.intent import own_comment
 from opsproof.system.diagnosis import database_missing, explain_query_error, no_connection, refused_database
+from opsproof.system.tunnel import through_tunnel
 from opsproof.target import DatabaseAddress
 
 OLDEST_MAJOR = 13
@@ -22,6 +23,8 @@ CONNECT_SECONDS = 10
 # Databases to ask for names from, when the one that is wanted does not answer.
 MAINTENANCE_DATABASES = ("postgres", "template1")
 NAME_BYTES = 63
+# What libpq says where a relay ended before the server had said anything.
+CLOSED = "server closed the connection unexpectedly"
 # What opsproof itself writes on a database is no part of it.
 OWN_SETTINGS = "opsproof."
 
@@ -214,14 +217,21 @@ def open_connection(address: DatabaseAddress, name: str) -> Connection:
         psycopg.OperationalError: The server did not answer within 10 seconds, or refused.
     """
     password = address.password.reveal() if address.password else None
-    return psycopg.connect(
-        address.conninfo(name=name),
-        password=password,
-        connect_timeout=CONNECT_SECONDS,
-        application_name="opsproof",
-        client_encoding="UTF8",
-        row_factory=tuple_row,
-    )
+    here, tunnel = through_tunnel(address)
+    try:
+        return psycopg.connect(
+            here.conninfo(name=name),
+            password=password,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="opsproof",
+            client_encoding="UTF8",
+            row_factory=tuple_row,
+        )
+    except psycopg.OperationalError as error:
+        said = tunnel.complaint() if tunnel is not None and CLOSED in str(error) else ""
+        if not said:
+            raise
+        raise type(error)(said) from error
 
 
 def _end_statement(connection: Connection) -> None:

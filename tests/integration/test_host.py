@@ -210,12 +210,6 @@ class TestPipe:
             HOST.pipe("no-such-program")
 
 
-def test_a_host_that_is_reached_otherwise_is_refused() -> None:
-    with pytest.raises(HostError, match=r"db\.example is reached by ssh") as caught:
-        Host(Connection(kind="ssh", host="db.example"))
-    assert "ansible_connection: local" in caught.value.hint
-
-
 def test_testinfra_sees_the_same_host(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("x")
     assert HOST.testinfra.file(str(tmp_path / "here")).is_file
