@@ -199,6 +199,7 @@ class Target:
     pg_bindir: str | None = None
     fingerprint: Literal["full", "counts"] = "full"
     lock_timeout: float = 60.0
+    step_timeout: float = 21_600.0
     service_manager: Literal["systemd", "supervisor"] = "systemd"
     supervisor_conf: str | None = None
     service_user: str | None = None

@@ -197,6 +197,8 @@ class HostVariables(_Ours):
     fingerprint: Literal["full", "counts"] = "full"
     pg_bindir: Absolute | None = None
     lock_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    # At most a year: a timer cannot be set to just any number.
+    step_timeout: Annotated[float, Field(gt=0, le=31_536_000)] = 21_600.0
     settings: Text | None = None
     settings_python: Text | None = None
     settings_path: Text | None = None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 
 from opsproof.journal import Progress
 from opsproof.plugin.run import LOGGER, RUN, Run, without_libpq_variables
-from opsproof.plugin.steps import PROGRESSIONS
+from opsproof.plugin.steps import DRY_RUN, PROGRESSIONS, Progression, is_worker
 from opsproof.procedures.survey import describe_versions
 from opsproof.report import header, summary
 from opsproof.report.quantities import progress_line
@@ -18,6 +20,9 @@ from opsproof.report.quantities import progress_line
 # On a terminal one line is rewritten; elsewhere (a CI's log) a line is added now and then.
 TERMINAL_SECONDS = 0.2
 PLAIN_SECONDS = 15.0
+MOST_ASKED = 4
+
+Anything = TypeVar("Anything")
 
 
 class Console:
@@ -93,15 +98,21 @@ CONSOLE = pytest.StashKey[Console]()
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what is about to be worked on, with what, and where each setting came from."""
     run = config.stash.get(RUN, None)
-    if run is None:
+    if run is None or is_worker(config):  # whose output nobody sees
         return []
     if config.stash[PROGRESSIONS]:
         console = Console(config, run)
         config.stash[CONSOLE] = console
         run.journal.listen(console.show)
         logging.getLogger(LOGGER).addHandler(WarningLines(console))
-    with without_libpq_variables():
-        versions = {target.name: describe_versions(target) for target in run.environment.targets}
+    return header_lines(run)
+
+
+def header_lines(run: Run) -> list[str]:
+    """Return the run's header; every target's server is asked for its version, several at a time."""
+    targets = run.environment.targets
+    with without_libpq_variables(), ThreadPoolExecutor(min(len(targets), MOST_ASKED)) as pool:
+        versions = dict(zip([target.name for target in targets], pool.map(describe_versions, targets), strict=True))
     return [run.redactor.clean(line) for line in header.lines(run.environment, versions, dry_run=run.options.dry_run)]
 
 
@@ -122,6 +133,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if run is None or not terminalreporter.config.stash[PROGRESSIONS]:
         return
     terminalreporter.section(f"opsproof: {run.environment.name}")
-    for line in summary.lines(run.outcomes, run.restored, run.rolled_back, run.recovered, run.plans):
+    told = {
+        target.name: run.told.get(target.name) or summary_of(run, target.name) for target in run.environment.targets
+    }
+    for line in (line for lines in told.values() for line in lines):
         terminalreporter.write_line(run.redactor.clean(line))
+    progressions = terminalreporter.config.stash[PROGRESSIONS]
+    if len(progressions) > 1:
+        for line in _count_lines(progressions):
+            terminalreporter.write_line(line)
     terminalreporter.write_line(f"log {run.log}, journal {run.journal.path}")
+
+
+def summary_of(run: Run, target: str) -> list[str]:
+    """Return what a target came to, as lines."""
+
+    def only(known: Mapping[str, Anything]) -> dict[str, Anything]:
+        return {target: known[target]} if target in known else {}
+
+    outcomes, restored, rolled_back = only(run.outcomes), only(run.restored), only(run.rolled_back)
+    return list(summary.lines(outcomes, restored, rolled_back, only(run.recovered), only(run.plans)))
+
+
+def _count_lines(progressions: Mapping[tuple[str, str], Progression]) -> Iterator[str]:
+    """Yield how many targets came to their end, and of each other one where it stopped."""
+    ended = [one for one in progressions.values() if len(one.passed) == len(one.steps) or one.is_needless]
+    planned = [one for one in progressions.values() if one.stopped_by == DRY_RUN]
+    yield f"{len(ended) + len(planned)} of {len(progressions)} came to their end"
+    for (_, target), one in progressions.items():
+        if one not in ended and one not in planned:
+            yield f"  {target}: {one.stopped_by or ('it was cut short' if one.passed else 'it was not begun')}"

@@ -2,11 +2,14 @@
 
 Python's default on SIGTERM ends the process on the spot, without any undo. Here the first signal raises in the step
 that is running; from then on, and whenever an undo is at work, further signals only say that it is.
+
+A step that takes longer than it may is interrupted in the same way, but by a timer, and only this target's run ends.
 """
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,10 +17,25 @@ from types import FrameType
 import pytest
 
 from opsproof.errors import Interrupted
-from opsproof.plugin.steps import PROGRESSIONS
+from opsproof.plugin.run import RUN
+from opsproof.plugin.steps import PROGRESSIONS, procedure_of
 from opsproof.system.undivided import interrupt
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class StepTimeout(Interrupted):
+    """A step took longer than it may."""
+
+    def __init__(self, step: str, target: str, seconds: float) -> None:
+        super().__init__(
+            f"{step} of {target} took longer than it may\n"
+            f"  expected: at most {seconds:g} s\n"
+            f"  found:    it was still at work after {seconds:g} s, and was interrupted\n"
+            "  kept:     what this run had begun is undone; other targets go on\n"
+            f"  hint:     find what it waited for in the log; a step that needs longer: step_timeout of {target} in"
+            " the inventory, or --step-timeout=SECONDS"
+        )
 
 
 class Interruption:
@@ -48,6 +66,34 @@ class Interruption:
         self._session.shouldfail = f"{name} arrived; what was begun is being undone"
         interrupt(Interrupted(f"{name} arrived while this step was running"))
 
+    @contextmanager
+    def limited(self, step: str, target: str, seconds: float) -> Iterator[None]:
+        """Interrupt the step that the block is if it takes longer than this.
+
+        Args:
+            step: Its name, for the error.
+            target: The target's.
+            seconds: The most that it may take.
+
+        Raises:
+            StepTimeout: It took longer.
+        """
+        deadline = time.monotonic() + seconds
+
+        def expire(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            # An alarm may be anybody's, and one that comes after the signal finds the undo at work.
+            if self.in_step and not self.signalled and time.monotonic() >= deadline:
+                interrupt(StepTimeout(step, target, seconds))
+
+        before = signal.signal(signal.SIGALRM, expire)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
 
 INTERRUPTION = pytest.StashKey[Interruption]()
 
@@ -71,7 +117,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     interruption = item.config.stash.get(INTERRUPTION, None)
     if interruption is None:
         return (yield)
-    with _interruptible(interruption):
+    key = procedure_of(item)
+    if key is None:
+        with _interruptible(interruption):
+            return (yield)
+    run = item.config.stash[RUN]
+    seconds = run.options.step_timeout or run.target(key[1]).step_timeout
+    step = item.function.__name__  # type: ignore[attr-defined]
+    with interruption.limited(step, key[1], seconds), _interruptible(interruption):
         return (yield)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +18,15 @@ import pytest
 from opsproof.errors import ConfigurationError
 from opsproof.inventory.ansible import find_inventory
 from opsproof.inventory.loading import load_environment
-from opsproof.journal import Journal, Redactor, open_private
+from opsproof.journal import Redactor
+from opsproof.plugin.logbook import PrivateLog, TargetJournal, join_logbook, open_logbook
 from opsproof.plugin.options import DEMO, Options, read_options
 from opsproof.plugin.redaction import redacted_records
 from opsproof.plugin.startup import reading_of
 from opsproof.procedures.backup import Outcome
 from opsproof.procedures.restore import RestoreOutcome
 from opsproof.procedures.rolledback import RollbackOutcome
+from opsproof.system.farmachine import machine_of
 from opsproof.system.store import Store, open_store
 from opsproof.target import Environment, S3StoreSettings, Target
 
@@ -37,7 +38,7 @@ NAMES_A_PLACE = re.compile(r"(?i)_(?:FILE|PATH|DIR|FOLDER)$")
 SWITCHES = ("true", "false", "none", "null")
 SHORT_NUMBER = 8
 URL_PASSWORD = re.compile(r"://[^\s/@:]*:([^\s/]+)@")
-LOG_FORMAT = "%(asctime)s %(levelname)-8s %(message)s"
+STAMP_FORMAT = "%Y-%m-%d_%H-%M-%S"
 LOGGER = "opsproof"
 
 
@@ -45,13 +46,14 @@ LOGGER = "opsproof"
 class Run:
     """What lasts as long as the session.
 
-    `outcomes`, `restored`, `rolled_back`, `recovered` and `plans` are what the terminal summary shows of each target.
+    `outcomes`, `restored`, `rolled_back`, `recovered` and `plans` are what the terminal summary shows of each target;
+    `told`, the lines that the workers of a fleet have made of theirs.
     """
 
     options: Options
     environment: Environment
     redactor: Redactor
-    journal: Journal
+    journal: TargetJournal
     inventory: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
@@ -61,6 +63,7 @@ class Run:
     rolled_back: dict[str, RollbackOutcome] = field(default_factory=dict)
     recovered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     plans: dict[str, list[str]] = field(default_factory=dict)
+    told: dict[str, list[str]] = field(default_factory=dict)
 
     def store(self, target: Target) -> Store:
         """Return the store of a target, opened once."""
@@ -79,7 +82,9 @@ class Run:
             return None
         only = [source.target] if source.target else []
         inventory = self.inventory
-        targets = load_environment(source.environment, inventory=inventory, environ=self.variables, only=only).targets
+        targets = load_environment(
+            source.environment, inventory=inventory, environ=self.variables, only=only, machine_of=machine_of
+        ).targets
         same = [one for one in targets if one.name == target.name]
         if len(targets) > 1 and not same:
             raise ConfigurationError(
@@ -103,7 +108,23 @@ class Run:
         return next(target for target in self.environment.targets if target.name == name)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the processes of a fleet have in common.
+
+    Attributes:
+        stamp: The end of the names of their journal and log.
+        worker: Which worker of pytest-xdist this process is; empty for the one that they report to.
+        environment: The environment, loaded once for all of them; None where each of them has to.
+    """
+
+    stamp: str
+    worker: str = ""
+    environment: Environment | None = None
+
+
 RUN = pytest.StashKey[Run]()
+SHARED = pytest.StashKey[Shared]()
 VARIABLES = pytest.StashKey[Mapping[str, str]]()
 
 
@@ -127,29 +148,36 @@ def begin_run(config: pytest.Config, action: str | None) -> Run:
     variables = config.stash[VARIABLES]
     options = read_options(config, variables.get("DRY_RUN", ""))
     inventory = choose_inventory(options, announcer(config))
-    environment = load_environment(
-        options.environment,
-        inventory=inventory,
-        reading=reading_of(config, inventory),
-        environ=variables,
-        only=options.targets,
-        settings=options.settings,
-    )
+    shared = config.stash.get(SHARED, None)
+    environment = (shared and shared.environment) or load_chosen(config, options, inventory)
     redactor = Redactor()
     for secret in _secrets(environment, variables):
         redactor.add(secret)
-    journal = Journal(None, redactor)
-    run = Run(options, environment, redactor, journal, inventory, variables)
+    run = Run(options, environment, redactor, TargetJournal(None, redactor), inventory, variables)
     if action is not None:
-        stamp = datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
-        run.journal, run.log = _begin_journal(options.logs, f"{action}_{options.environment}_{stamp}", redactor)
-        _begin_log(run.log, redactor)
-        run.journal.record("run begins", action=action, environment=environment.name, dry_run=options.dry_run)
+        _begin_logbook(run, action, shared)
     lasting = ExitStack()
     lasting.enter_context(redacted_records(redactor))
     config.add_cleanup(lasting.close)
     config.stash[RUN] = run
     return run
+
+
+def load_chosen(config: pytest.Config, options: Options, inventory: Path | None) -> Environment:
+    """Load the environment that the options choose.
+
+    Raises:
+        OpsproofError: The configuration is wrong.
+    """
+    return load_environment(
+        options.environment,
+        inventory=inventory,
+        reading=reading_of(config, inventory),
+        environ=config.stash[VARIABLES],
+        only=options.targets,
+        settings=options.settings,
+        machine_of=machine_of,
+    )
 
 
 def choose_inventory(options: Options, announce: Callable[[str], None]) -> Path | None:
@@ -200,38 +228,18 @@ def without_libpq_variables() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-class PrivateLog(logging.StreamHandler):  # type: ignore[type-arg] # not generic at run time before 3.11
-    """The run's log file: mode 0600, without secrets."""
-
-    def __init__(self, path: Path, redactor: Redactor) -> None:
-        super().__init__(os.fdopen(open_private(path), "a", encoding="utf-8"))
-        self._redactor = redactor
-        self.setFormatter(logging.Formatter(LOG_FORMAT))
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line, cleaned."""
-        return self._redactor.clean(super().format(record))
-
-    def close(self) -> None:
-        """Close the file."""
-        super().close()
-        self.stream.close()
-
-
-def _begin_journal(folder: Path, stem: str, redactor: Redactor) -> tuple[Journal, Path]:
-    """Return a new journal, and the path of the log beside it; a second run within the same second gets a suffix."""
-    for number in itertools.count(1):
-        name = stem if number == 1 else f"{stem}_{number}"
-        # Not Path.with_suffix: an environment's name may have a dot in it.
-        with suppress(FileExistsError):
-            return Journal(folder / f"{name}.jsonl", redactor), folder / f"{name}.log"
-    raise AssertionError("unreachable")
-
-
-def _begin_log(path: Path, redactor: Redactor) -> None:
+def _begin_logbook(run: Run, action: str, shared: Shared | None) -> None:
+    stem = f"{action}_{run.options.environment}"
+    if shared is not None:
+        book = join_logbook(run.options.logs, f"{stem}_{shared.stamp}", run.redactor, shared.worker)
+    else:
+        book = open_logbook(run.options.logs, f"{stem}_{datetime.now(UTC):{STAMP_FORMAT}}", run.redactor)
+    run.journal, run.log = book.journal, book.log
     logger = logging.getLogger(LOGGER)
     logger.setLevel(logging.INFO)
-    logger.addHandler(PrivateLog(path, redactor))
+    logger.addHandler(PrivateLog(book.log, book.journal))
+    if shared is None or not shared.worker:
+        run.journal.record("run begins", action=action, environment=run.environment.name, dry_run=run.options.dry_run)
 
 
 def _secrets(environment: Environment, variables: Mapping[str, str]) -> Iterator[str]:

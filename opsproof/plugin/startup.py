@@ -22,6 +22,11 @@ MODULES = (
     "opsproof.plugin.fixtures",
     "opsproof.plugin.rollbacks",
 )
+# Only where pytest-xdist runs targets side by side: the process that the workers report to, and each of them.
+FLEET = "opsproof.plugin.fleet"
+WORKER = "opsproof.plugin.worker"
+# What a worker is given of an environment that was loaded already.
+ENVIRONMENT = "opsproof_environment"
 READING = pytest.StashKey[Reading]()
 
 
@@ -30,13 +35,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Begin to read the inventory of an environment that was named, and load the rest meanwhile."""
     named = config.getoption("--inventory")
     path = Path(named) if named else find_inventory(Path())
-    if path is not None and (named or config.getoption("--env") != DEMO):
+    given = getattr(config, "workerinput", {}).get(ENVIRONMENT)
+    if path is not None and (named or config.getoption("--env") != DEMO) and given is None:
         with suppress(OpsproofError):  # whoever waits for it finds the same fault, and tells it
             reading = Reading(path, os.environ)
             config.stash[READING] = reading
             config.add_cleanup(reading.abandon)
-    for module in MODULES:
+    for module in (*MODULES, *_of_a_fleet(config)):
         config.pluginmanager.import_plugin(module)
+
+
+def _of_a_fleet(config: pytest.Config) -> tuple[str, ...]:
+    if hasattr(config, "workerinput"):
+        return (WORKER,)
+    is_distributed = config.getoption("dist", "no") != "no" and bool(config.getoption("tx", None))
+    return (FLEET,) if is_distributed and not config.getoption("collectonly") else ()
 
 
 def reading_of(config: pytest.Config, inventory: Path | None) -> Reading | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 import pytest
 
@@ -20,11 +19,13 @@ from opsproof.plugin.run import LOGGER, RUN, begin_run, without_libpq_variables
 TARGET = "target"
 DRY_RUN = "dry run"
 REFUSAL = "opsproof_refusal"
+# What reports carry of a procedure from a worker of pytest-xdist to the process that it reports to.
+PROGRESS = "opsproof_progress"
 
 
 @dataclass
 class Progression:
-    """How far a procedure has come with one target."""
+    """How far a procedure has come with one target; `stopped_by` says why it goes no further."""
 
     steps: tuple[str, ...]
     passed: list[str] = field(default_factory=list)
@@ -81,18 +82,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Pass on why a worker of pytest-xdist refused; what it says itself nobody sees.
-
-    Raises:
-        pytest.UsageError: It did.
-    """
-    refusal = getattr(node, "workeroutput", {}).get(REFUSAL)
-    if refusal:
-        raise pytest.UsageError(refusal)
-
-
 def _require_whole_procedures(session: pytest.Session) -> None:
     fault = session.config.stash.get(FAULT, None)
     if fault is not None:
@@ -107,14 +96,6 @@ def _require_whole_procedures(session: pytest.Session) -> None:
     for key, names in selected.items():
         if tuple(names) != progressions[key].steps:
             raise _part_selected(key[0], progressions[key].steps, names)
-    if selected and hasattr(session.config, "workerinput"):
-        raise pytest.UsageError(
-            "Procedures run in one process, their steps one after the other\n"
-            "  expected: no workers\n"
-            "  found:    a worker of pytest-xdist\n"
-            "  kept:     nothing was run\n"
-            "  hint:     leave out -n, or say -n 0"
-        )
     if selected and getattr(session.config.option, "verbose", 1) == 0:
         session.config.option.verbose = 1  # a line for each step
 
@@ -134,6 +115,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if key is None:
         return
     progression = item.config.stash[PROGRESSIONS][key]
+    item.config.stash[RUN].journal.work_on(*key)
     name = item.function.__name__  # type: ignore[attr-defined]
     before = progression.steps[: progression.steps.index(name)]
     if progression.stopped_by:
@@ -162,13 +144,15 @@ def pytest_runtest_makereport(
             progression.stopped_by = f"step {name} did not pass"
         if report.when == "call" or not report.passed:
             _record_step(item, key, report, call)
+        if is_worker(item.config):
+            setattr(report, PROGRESS, {"procedure": key[0], "target": key[1], **asdict(progression)})
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turn a run that confirmed nothing into a failure."""
     progressions = session.config.stash[PROGRESSIONS]
-    if exitstatus != pytest.ExitCode.OK or not progressions:
+    if exitstatus != pytest.ExitCode.OK or not progressions or is_worker(session.config):
         return
     if session.config.option.collectonly:
         return
@@ -237,3 +221,8 @@ def steps_of(item: pytest.Item) -> tuple[str, ...]:
 def action_name(module: str) -> str:
     """Return `backup` of `actions.test_backup`."""
     return module.rsplit(".", 1)[-1].removeprefix("test_")
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Tell whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")

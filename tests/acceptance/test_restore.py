@@ -144,9 +144,10 @@ def require_summary(round_trip: RoundTrip) -> None:
     output, found = round_trip.run.output, round_trip.run.cases[-1].properties
     summary = output[output.index("shop: backup") :].splitlines()
     assert summary[0] == f"shop: backup {round_trip.shop.backup.id} is live and proven"
-    assert f"{len(round_trip.deleted)} added, 1 repaired" in summary[3]
-    assert summary[4].startswith(f"  outage     {float(found['outage_total']):.1f} s: stop ")
-    assert summary[5] == f"  before     {found['restore_parked']}; safety backup {found['restore_safety']}"
+    assert summary[3].startswith("  identity ")
+    assert f"{len(round_trip.deleted)} added, 1 repaired" in summary[4]
+    assert summary[5].startswith(f"  outage     {float(found['outage_total']):.1f} s: stop ")
+    assert summary[6] == f"  before     {found['restore_parked']}; safety backup {found['restore_safety']}"
 
 
 def require_committed_rows(round_trip: RoundTrip) -> None:

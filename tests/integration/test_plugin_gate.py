@@ -93,11 +93,33 @@ def test_a_selection_that_leaves_nothing_is_no_success(project: Project) -> None
 
 
 @pytest.mark.parametrize("workers", [["-n", "2"], ["-n", "1", "--dist", "loadfile"]])
-def test_procedures_are_not_spread_over_processes(project: Project, workers: list[str]) -> None:
-    run = project.run(*workers)
-    assert run.status not in (0, 1), run.output
-    assert "leave out -n" in run.output
+def test_workers_refuse_a_part_of_a_procedure_too(project: Project, workers: list[str]) -> None:
+    run = project.run(*workers, "-k", "database_exists")
+    assert run.status == REFUSED, run.output
+    assert "A part of TestBackup was selected" in run.output
     require_nothing_run(project)
+
+
+def test_a_broken_inventory_is_told_once_by_workers_too(project: Project) -> None:
+    project.inventory.write_text("prod:\n  hosts: {}\n")
+    run = project.run("-n", "2")
+    assert run.status == REFUSED, run.output
+    assert "hosts.yml" in run.output
+    require_nothing_run(project)
+
+
+def test_a_run_without_workers_loads_nothing_of_a_fleet(project: Project) -> None:
+    (project.folder / "loaded.py").write_text(
+        "import sys\n"
+        "def pytest_sessionfinish():\n"
+        "    names = ('xdist', 'execnet', 'opsproof.plugin.fleet', 'opsproof.plugin.worker')\n"
+        "    print('LOADED', [name for name in names if name in sys.modules])\n"
+    )
+    run = project.run(
+        "--target=shop", "-p", "no:xdist", "-p", "loaded", "-s", environ={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    )
+    assert run.status == 0, run.output
+    assert "LOADED []" in run.output
 
 
 @pytest.mark.parametrize(

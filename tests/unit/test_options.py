@@ -106,6 +106,14 @@ def test_a_backup_that_is_an_empty_variable_is_not_the_latest(text: str) -> None
         read(f"--backup={text}")
 
 
+@pytest.mark.parametrize("text", ["", "0", "-1", "soon", "nan", "inf", "1e30"])
+def test_a_step_s_time_is_a_number_of_seconds(text: str) -> None:
+    assert (read().step_timeout, read("--step-timeout=0.5").step_timeout) == (None, 0.5)
+    with pytest.raises(ConfigurationError, match="is no number of seconds") as caught:
+        read(f"--step-timeout={text}")
+    assert "--step-timeout=3600" in caught.value.hint
+
+
 def test_from_names_an_environment_or_a_target_of_it() -> None:
     assert read_source("prod") == Source("prod", None)
     assert read_source(" prod/erp ") == Source("prod", "erp")
