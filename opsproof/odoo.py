@@ -6,15 +6,15 @@ Parsing a text and reading a file are apart, because the file may be on another 
 
 from __future__ import annotations
 
-import pwd
 import re
 from collections.abc import Mapping, Sequence
 from configparser import DuplicateOptionError, DuplicateSectionError, Error, ParsingError, RawConfigParser
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from opsproof.errors import ConfigurationError
+from opsproof.machine import THIS_MACHINE, Machine
 from opsproof.target import DatabaseAddress, Secret
 
 ATTACHMENT_TABLE = "ir_attachment"
@@ -105,15 +105,15 @@ class OdooConf:
         )
 
 
-def read_odoo_conf(path: str) -> OdooConf:
-    """Read an odoo.conf of this machine.
+def read_odoo_conf(path: str, machine: Machine = THIS_MACHINE) -> OdooConf:
+    """Read an odoo.conf of a machine.
 
     Raises:
         ConfigurationError: It is not there, cannot be read, or is not an odoo.conf.
     """
     expected = "an odoo.conf with a section [options]"
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = machine.read(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigurationError(
             f"odoo.conf not found: {path}",
@@ -180,26 +180,22 @@ def parse_odoo_conf(text: str, path: str) -> OdooConf:
     )
 
 
-def default_data_dir(users: Sequence[str]) -> PurePosixPath:
-    """Return Odoo's data_dir where odoo.conf names none, on this machine.
+def default_data_dir(users: Sequence[str], machine: Machine = THIS_MACHINE) -> PurePosixPath:
+    """Return where Odoo keeps its data when odoo.conf is silent.
 
     Odoo takes `~/.local/share/Odoo` of the user that runs it, and `/var/lib/odoo` if that user has no home.
 
     Args:
         users: Who may be running Odoo, the likeliest first; unknown ones are passed over.
+        machine: Where it runs.
     """
-    homes = []
-    for user in users:
-        try:
-            homes.append(Path(pwd.getpwnam(user).pw_dir))
-        except KeyError:
-            continue
-    folders = [home / _DATA_DIR_IN_HOME for home in homes if home.is_dir()]
+    homes = [home for user in users if (home := machine.home(user)) is not None]
+    folders = [PurePosixPath(home) / _DATA_DIR_IN_HOME for home in homes if machine.is_folder(home)]
     for folder in folders:
-        if folder.is_dir():
-            return PurePosixPath(folder)
-    if folders and not Path(_DEFAULT_DATA_DIR / "filestore").is_dir():
-        return PurePosixPath(folders[0])
+        if machine.is_folder(str(folder)):
+            return folder
+    if folders and not machine.is_folder(str(_DEFAULT_DATA_DIR / "filestore")):
+        return folders[0]
     return _DEFAULT_DATA_DIR
 
 

@@ -16,6 +16,7 @@ from opsproof.inventory.application import read_setting
 from opsproof.inventory.schema import FilestoreVariables, HostVariables, VariableSettings, fields_given
 from opsproof.inventory.storage import choose_store
 from opsproof.inventory.variables import NamedDatabase, database_of_url
+from opsproof.machine import THIS_MACHINE, Machine
 from opsproof.odoo import OdooConf, default_data_dir, filestore_path, read_odoo_conf
 from opsproof.target import (
     Connection,
@@ -44,6 +45,7 @@ def target_of_host(
     where: Callable[..., str],
     environ: Mapping[str, str],
     groups: Collection[str] = (),
+    machine_of: Callable[[Connection], Machine] = lambda _: THIS_MACHINE,
 ) -> tuple[NamedDatabase, Target]:
     """Return a host's target, and its database with the source that names it.
 
@@ -56,20 +58,22 @@ def target_of_host(
         where: `where(key, key below it)` -> the file in which the host's variable stands.
         environ: What the application's settings are read with.
         groups: The groups that the host is in: one of production's is protected by whatever group it is chosen.
+        machine_of: What reads odoo.conf, and looks for the default of `data_dir`, on the host.
 
     Raises:
         ConfigurationError: Something is missing or contradictory, or odoo.conf cannot be read.
     """
     connection = _connection(host, own)
-    conf = _odoo_conf(host, own, connection)
+    machine = machine_of(connection)
+    conf = _odoo_conf(own, machine)
     database = _database(host, own, conf, where, folder, environ)
-    filestore = _filestore(own, conf, database.address.name, where)
+    filestore = _filestore(own, conf, database.address.name, where, machine)
     chosen = choose_store(host, own, variables, folder=folder, where=where)
     sources = {key: where(key) for key in fields_given(own) if key != "store"}
     sources["database"] = database.origin
     sources.setdefault("dbname", database.origin)
     sources["filestore"] = filestore.origin if filestore else sources.get("filestore", "default")
-    for key in ("fingerprint", "lock_timeout", "service_manager", "health_timeout", "protected"):
+    for key in ("fingerprint", "lock_timeout", "step_timeout", "service_manager", "health_timeout", "protected"):
         sources.setdefault(key, "default")
     services = dict.fromkeys([*([own.odoo_service] if own.odoo_service else []), *own.services])
     target = Target(
@@ -90,6 +94,7 @@ def target_of_host(
         pg_bindir=own.pg_bindir,
         fingerprint=own.fingerprint,
         lock_timeout=own.lock_timeout,
+        step_timeout=own.step_timeout,
         service_manager=own.service_manager,
         supervisor_conf=own.supervisor_conf,
         service_user=own.service_user,
@@ -154,17 +159,8 @@ def _through(connection: Connection, address: DatabaseAddress, deploy_user: str 
     return address if connection.kind == "local" else replace(address, via=connection, os_user=deploy_user or "")
 
 
-def _odoo_conf(host: str, own: HostVariables, connection: Connection) -> OdooConf | None:
-    if own.odoo_conf is None:
-        return None
-    if connection.kind != "local":
-        raise ConfigurationError(
-            f"The odoo.conf of {host} is on another machine",
-            expected="a host that pytest runs on: this version reads odoo.conf there only",
-            found=f"a connection by {connection.kind} to {connection.host}",
-            hint=f"run pytest on {host} itself, with `ansible_connection: local` in the inventory there",
-        )
-    return read_odoo_conf(own.odoo_conf)
+def _odoo_conf(own: HostVariables, machine: Machine) -> OdooConf | None:
+    return None if own.odoo_conf is None else read_odoo_conf(own.odoo_conf, machine)
 
 
 def _database(
@@ -208,7 +204,7 @@ def _database(
 
 
 def _filestore(
-    own: HostVariables, conf: OdooConf | None, dbname: str, where: Callable[..., str]
+    own: HostVariables, conf: OdooConf | None, dbname: str, where: Callable[..., str], machine: Machine
 ) -> FilestoreSettings | None:
     if own.filestore == "none":
         return None
@@ -221,7 +217,7 @@ def _filestore(
     data_dir, origin = conf.data_dir, f"data_dir in {conf.path}"
     if data_dir is None:
         users = [user for user in (own.deploy_user, _ODOO_USER) if user]
-        data_dir, origin = default_data_dir(users), f"Odoo's default, as there is no data_dir in {conf.path}"
+        data_dir, origin = default_data_dir(users, machine), f"Odoo's default, as there is no data_dir in {conf.path}"
     if not data_dir.is_absolute():
         raise ConfigurationError(
             f"data_dir in {conf.path} is not absolute",

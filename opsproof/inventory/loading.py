@@ -25,7 +25,8 @@ from opsproof.inventory.schema import (
 )
 from opsproof.inventory.storage import choose_store
 from opsproof.inventory.variables import NamedDatabase, database_of_environment, database_of_url, with_default_user
-from opsproof.target import Environment, MigrationSettings, Target
+from opsproof.machine import THIS_MACHINE, Machine
+from opsproof.target import Connection, Environment, MigrationSettings, Target
 
 
 def load_environment(
@@ -36,6 +37,7 @@ def load_environment(
     only: Sequence[str] = (),
     settings: str | None = None,
     reading: ansible.Reading | None = None,
+    machine_of: Callable[[Connection], Machine] = lambda _: THIS_MACHINE,
 ) -> Environment:
     """Load an environment and validate everything that its targets say.
 
@@ -46,6 +48,7 @@ def load_environment(
         only: Names of the targets that `--target` chose; empty for all.
         settings: `module.path:attribute.attribute` of the application's database URL.
         reading: The inventory, where Ansible has begun to read it already.
+        machine_of: What reads odoo.conf on a host; nobody but the host itself knows what is in it.
 
     Returns:
         An environment with at least one target.
@@ -80,6 +83,7 @@ def load_environment(
             where=_files(read, host),
             environ=environ,
             groups=read.groups_of(host),
+            machine_of=machine_of,
         )
         targets.append(target)
         databases.append(database)

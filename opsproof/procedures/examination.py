@@ -24,6 +24,7 @@ from opsproof.inspection.situation import Situation
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.files import FilesRestore
+from opsproof.procedures.nearness import require_near
 from opsproof.procedures.neutralizing import Neutralizing, decide
 from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.procedures.workspace import Workspace, remove_abandoned
@@ -88,7 +89,9 @@ class Examination:
 
         Raises:
             StoreError: There is none, or it cannot be read.
+            HostError: The host is another machine.
         """
+        require_near(self.target, "restores")
         source = self.request.source
         self.choice = choose_backup(
             self.target,

@@ -41,7 +41,8 @@ def read_own_statements(target: Target, host: Host, database: str, version: str)
         return "", "no odoo on the host's PATH; `odoo_bin` names one"
     command, environ = [program, "neutralize", "--stdout", "-d", database], {}
     if target.odoo_conf is not None:
-        command = [*_as_its_user(target, host), *command, "-c", target.odoo_conf]
+        host = host.as_user(_account_of(target, host))
+        command += ["-c", target.odoo_conf]
     else:
         address = target.database
         named = {"--db_host": address.host, "--db_port": str(address.port), "--db_user": address.user}
@@ -63,15 +64,11 @@ def read_own_statements(target: Target, host: Host, database: str, version: str)
     return statements, ""
 
 
-def _as_its_user(target: Target, host: Host) -> list[str]:
-    """Return what runs a command as Odoo's own account: by its socket PostgreSQL lets in nobody else."""
-    user = target.service_user
-    if user is None:
-        try:
-            user = next((owner for one in services_of(target, host) if (owner := one.owner())), None)
-        except HostError:
-            user = None
-    account = host.run("id", "-un").stdout.strip()
-    if user is None or user == account:
-        return []
-    return ["runuser", "-u", user, "--"] if account == "root" else ["sudo", "-n", "-u", user, "--"]
+def _account_of(target: Target, host: Host) -> str:
+    """Return Odoo's own account, for by its socket PostgreSQL lets in nobody else; empty where nobody knows it."""
+    if target.service_user is not None:
+        return target.service_user
+    try:
+        return next((owner for one in services_of(target, host) if (owner := one.owner())), "")
+    except HostError:
+        return ""

@@ -20,6 +20,7 @@ from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
 from opsproof.procedures.ending import Ending
 from opsproof.procedures.leftovers import clear_leftovers
+from opsproof.procedures.nearness import require_near
 from opsproof.procedures.undoing import UNDO
 from opsproof.procedures.unfinished import drop_abandoned_scratch, find_orphans, find_unfinished
 from opsproof.procedures.workspace import remove_abandoned
@@ -73,7 +74,9 @@ class Recover:
 
         Raises:
             ProofError: More than one procedure is unfinished; or there is nothing to undo.
+            HostError: The host is another machine.
         """
+        require_near(self.target, "recovers")
         found = find_unfinished(self.target)
         if len({intent.run for _, intent in found}) > 1:
             raise ProofError(

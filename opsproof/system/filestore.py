@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from opsproof.errors import CommandFailed, FilestoreError
+from opsproof.system.farfiles import stream_files
 from opsproof.system.host import Host
 from opsproof.system.pipe import READ_BYTES
 from opsproof.target import FilestoreSettings
@@ -53,14 +54,6 @@ class Filestore:
     """The folder of an application's files on its host."""
 
     def __init__(self, host: Host, settings: FilestoreSettings) -> None:
-        if not host.is_local:
-            raise FilestoreError(
-                f"The files of {host.connection.host} are on another machine",
-                expected="ansible_connection: local, where an application keeps files",
-                found=f"a connection by {host.connection.kind}",
-                kept="nothing was changed",
-                hint="run pytest on the host itself, or say `filestore: none`",
-            )
         self.host = host
         self.settings = settings
         self.path = settings.path
@@ -150,9 +143,15 @@ class Filestore:
             FilestoreError: A file cannot be read.
         """
         try:
-            yield from _files_in(str(self.frozen), "")
+            if self.host.is_local:
+                yield from _files_in(str(self.frozen), "")
+            else:
+                for one, content in stream_files(self.host, str(self.frozen)):
+                    yield FileHeader(one.path, one.size, one.link), content
         except OSError as error:
             raise self._explain(CommandFailed("a file cannot be read", found=str(error)), "read") from error
+        except CommandFailed as error:
+            raise self._explain(error, "read") from error
 
     def _gather(self) -> None:
         # --force: a file that was removed and came again since the first pass is another one of the same name.

@@ -299,7 +299,7 @@ def _run_to_end(launch: _Launch, argv: Sequence[str], stdin: bytes, timeout: flo
     with ExitStack() as ending:
         ending.callback(launch.release)
         with undivided():
-            process = _start(launch, argv[0])
+            process = _start(launch)
             ending.callback(_end, process)
         try:
             stdout, stderr = process.communicate(launch.said + stdin, timeout)
@@ -310,7 +310,7 @@ def _run_to_end(launch: _Launch, argv: Sequence[str], stdin: bytes, timeout: flo
     return stdout, stderr, process.returncode
 
 
-def _start(launch: _Launch, program: str) -> subprocess.Popen[bytes]:
+def _start(launch: _Launch) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             launch.argv,
@@ -321,7 +321,7 @@ def _start(launch: _Launch, program: str) -> subprocess.Popen[bytes]:
             start_new_session=True,
         )
     except OSError as error:
-        raise cannot_start(program, error) from error
+        raise cannot_start(launch.argv[0], error) from error
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -56,12 +56,14 @@ class Container:
     """A container, or a pod, by its engine's `exec`.
 
     Args:
+        kind: `docker`, `podman` or `kubectl`.
         connection: `host` is the container's name; a pod's is `namespace/pod` or `pod`.
     """
 
     is_local = False
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, kind: str, connection: Connection) -> None:
+        self._kind = kind
         self._connection = connection
 
     def take(self) -> Carrier:
@@ -69,7 +71,7 @@ class Container:
         return Carrier(self._line)
 
     def _line(self, command: Sequence[str]) -> tuple[str, ...]:
-        kind, host, user = self._connection.kind, self._connection.host, self._connection.user
+        kind, host, user = self._kind, self._connection.host, self._connection.user
         if kind != "kubectl":
             return (kind, "exec", "-i", *(["-u", user] if user else []), host, *command)
         namespace, _, pod = host.rpartition("/")
@@ -78,7 +80,7 @@ class Container:
 
     def explain(self, status: int, stderr: str) -> HostError | None:
         """Return the engine's own complaint: an exec that failed has an exit status like any command's."""
-        kind, host = self._connection.kind, self._connection.host
+        kind, host = self._kind, self._connection.host
         signs = ("No such container", "is not running", "no container with name or ID", "Error from server", "daemon")
         if status == 0 or not any(sign in stderr for sign in signs):
             return None
@@ -124,7 +126,7 @@ def transport_of(connection: Connection) -> Transport:
     if kind == "local":
         return Local()
     if kind != "ssh":
-        return Container(connection)
+        return Container(kind, connection)
     with _OPENING:
         return _OPENED.setdefault(connection, SshConnections(connection, RUN, inherited(*CARRIERS)))
 

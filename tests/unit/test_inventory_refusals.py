@@ -16,17 +16,6 @@ from tests.lab.inventories import environ, inventory, one_host, refusal
 __all__ = ["environ", "inventory"]
 
 
-def test_an_odoo_conf_on_another_machine_says_that_it_cannot_be_read_yet(
-    inventory: Callable[..., Path], environ: dict[str, str]
-) -> None:
-    path = inventory(one_host(database_url="", odoo_conf="/etc/odoo.conf", ansible_connection=""))
-
-    error = refusal(path, environ)
-
-    assert error.summary == "The odoo.conf of web is on another machine"
-    assert "ansible_connection: local" in error.hint
-
-
 @pytest.mark.parametrize(
     ("name", "only", "summary", "hint"),
     [

@@ -22,7 +22,7 @@ FLOORS = (
     ("opsproof.system",),
     ("opsproof.intent", "opsproof.inventory"),
     ("opsproof.odoo", "opsproof.neutralizing", "opsproof.journal"),
-    ("opsproof.target",),
+    ("opsproof.target", "opsproof.machine"),
     ("opsproof.errors",),
 )
 # An application of its own, which the engine has no branch for: it may know what any application may.
