@@ -15,6 +15,7 @@ from opsproof.procedures.recover import Recover
 from opsproof.procedures.restore import Restore
 from opsproof.system.host import Host
 from opsproof.system.postgres import Connection, connect
+from opsproof.system.service import Service, services_of
 from opsproof.system.store import Store
 from opsproof.target import Target
 
@@ -41,6 +42,15 @@ def store(run: Run, target: Target) -> Store:
 def host(target: Target) -> TestinfraHost:
     """The target's host, as testinfra sees it."""
     return Host(target.connection).testinfra
+
+
+@pytest.fixture(scope="class")
+def services(target: Target) -> tuple[Service, ...]:
+    """The target's services, in the order in which they are started; without any there is nothing to check."""
+    found = services_of(target, Host(target.connection))
+    if not found:
+        pytest.skip(f"the inventory names no services of {target.name}")
+    return found
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from opsproof.plugin.options import DEMO
 MODULES = (
     "opsproof.plugin.run",
     "opsproof.plugin.steps",
+    "opsproof.plugin.confirmed",
     "opsproof.plugin.interrupt",
     "opsproof.plugin.console",
     "opsproof.plugin.evidence",

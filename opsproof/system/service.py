@@ -8,7 +8,7 @@ from typing import Protocol
 
 from opsproof.errors import CommandFailed, CommandTimeout, HostError
 from opsproof.system.host import Host
-from opsproof.system.servicestatus import Status
+from opsproof.system.servicestatus import Boot, History, Status
 from opsproof.system.supervisor import Supervisor
 from opsproof.system.systemd import Systemd
 from opsproof.target import Target
@@ -50,6 +50,14 @@ class ServiceManager(Protocol):
 
     def start_command(self, service: str) -> str:
         """Return what to type to start it."""
+        ...
+
+    def at_boot(self, service: str) -> Boot:
+        """Return whether it is started with its host."""
+        ...
+
+    def history(self, service: str) -> History:
+        """Return how often it was restarted."""
         ...
 
 
@@ -192,6 +200,33 @@ class Service:
         """Return what to type to start it by hand."""
         return self._manager.start_command(self.name)
 
+    def remedy(self) -> str:
+        """Return what to type to look into it."""
+        return self._manager.remedy(self.name)
+
+    def at_boot(self) -> Boot:
+        """Return whether it is started with its host.
+
+        Raises:
+            HostError: The manager does not answer, or has no such service.
+        """
+        return self._manager.at_boot(self.name)
+
+    def history(self) -> History:
+        """Return how often its manager has restarted it, and how long it has been up.
+
+        Raises:
+            HostError: The manager does not answer, or has no such service.
+        """
+        return self._manager.history(self.name)
+
+    def last_lines(self) -> str:
+        """Return the end of its log, or why it cannot be read."""
+        try:
+            return self._manager.read_log(self.name) or "none"
+        except HostError as error:
+            return f"cannot be read: {error.summary}"
+
     def _ask(self, verb: str, timeout: float) -> str:
         ask = self._manager.stop if verb == "stop" else self._manager.start
         try:
@@ -209,19 +244,13 @@ class Service:
         kind = CommandTimeout if late else CommandFailed
         found = [status.word, told]
         if verb == "start":
-            found += ["its last lines:", self._last_lines()]
+            found += ["its last lines:", self.last_lines()]
         return kind(
             f"{self.describe()} did not {verb}",
             expected=expected,
             found="\n".join(filter(None, found)),
             hint=self._manager.remedy(self.name),
         )
-
-    def _last_lines(self) -> str:
-        try:
-            return self._manager.read_log(self.name) or "none"
-        except HostError as error:
-            return f"cannot be read: {error.summary}"
 
 
 def services_of(target: Target, host: Host) -> tuple[Service, ...]:

@@ -25,6 +25,26 @@ class Status:
     pids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Boot:
+    """Whether a service is started with its host: the manager's own word, and what to type where it is not."""
+
+    word: str
+    is_started: bool
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class History:
+    """How often the manager has restarted a service since somebody started it.
+
+    `seconds_up` is how long its process has been there; None where nobody knows.
+    """
+
+    restarts: int
+    seconds_up: float | None
+
+
 def combine(parts: Sequence[tuple[str, Status]]) -> Status:
     """Return the status of a service of one or several named parts."""
     if len(parts) == 1:
@@ -43,3 +63,10 @@ def user_of_process(host: Host, pid: int) -> str | None:
     done = host.run("stat", "--format=%U", f"/proc/{pid}", accept=(0, 1))
     name = done.stdout.strip()
     return name if name and name != "UNKNOWN" else None
+
+
+def seconds_up(host: Host, pid: int) -> float | None:
+    """Return how long a process has been there; None where it is gone."""
+    done = host.run("ps", "-o", "etimes=", "-p", str(pid), accept=(0, 1))
+    text = done.stdout.strip()
+    return float(text) if text else None

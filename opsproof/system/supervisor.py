@@ -13,7 +13,7 @@ from pathlib import Path
 
 from opsproof.errors import HostError, ProgramMissing
 from opsproof.system.host import Host
-from opsproof.system.servicestatus import Phase, Status, combine, user_of_process
+from opsproof.system.servicestatus import Boot, History, Phase, Status, combine, seconds_up, user_of_process
 
 _ASK_SECONDS = 30.0
 _LOG_BYTES = 4000
@@ -31,6 +31,7 @@ _PHASES: dict[str, Phase] = {
     "UNKNOWN": "unclear",
 }
 _LINE = re.compile(rf"^(\S+)\s+({'|'.join(_PHASES)})\b[ \t]*(?:pid (\d+))?", re.MULTILINE)
+_AVAILABLE = re.compile(r"^(\S+)\s+in use\s+(auto|manual)\b", re.MULTILINE)
 _UNREACHABLE = re.compile(r"^(?:unix|https?)://.* (?:no such file|refused connection)", re.MULTILINE)
 _DENIED = re.compile(r"^error: .*Permission ?(?:denied|Error)|requires authentication", re.MULTILINE)
 _NOT_CONFIGURED = re.compile(r"could not (?:find|read) config file|No config file found|\.ini file does not include")
@@ -99,6 +100,29 @@ class Supervisor:
     def start_command(self, service: str) -> str:
         """Return what to type to start it."""
         return self._shown("start", service)
+
+    def at_boot(self, service: str) -> Boot:
+        """Return whether each part of it has `autostart`.
+
+        Raises:
+            HostError: There is no such program, or supervisor does not answer.
+        """
+        parts = [name for name, _ in self._parts(service)]
+        words = dict(_AVAILABLE.findall(self._run(service, "avail", explain=False)))
+        left_out = [name for name in parts if words.get(name) != "auto"]
+        word = "autostart" if not left_out else f"autostart is false: {', '.join(left_out)}"
+        return Boot(word, not left_out, "in supervisor's configuration: autostart = true; then supervisorctl update")
+
+    def history(self, service: str) -> History:
+        """Return how long it has been up; supervisor does not count its restarts, but tries again after a fall.
+
+        Raises:
+            HostError: There is no such program, or supervisor does not answer.
+        """
+        parts = self._parts(service)
+        fallen = sum(status.word == "BACKOFF" for _, status in parts)
+        ups = [up for _, status in parts for pid in status.pids if (up := seconds_up(self._host, pid)) is not None]
+        return History(fallen, min(ups, default=None))
 
     def _parts(self, service: str) -> list[tuple[str, Status]]:
         text = self._run(service, "status", service)

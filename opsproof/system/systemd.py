@@ -8,12 +8,12 @@ from functools import cached_property
 
 from opsproof.errors import HostError, ProgramMissing
 from opsproof.system.host import Host
-from opsproof.system.servicestatus import Phase, Status, user_of_process
+from opsproof.system.servicestatus import Boot, History, Phase, Status, seconds_up, user_of_process
 
 _ASK_SECONDS = 30.0
 _LOG_LINES = 20
 _ANY_STATUS = range(256)
-_PROPERTIES = "LoadState,ActiveState,SubState,Type,MainPID,User,Result"
+_PROPERTIES = "LoadState,ActiveState,SubState,Type,MainPID,User,Result,NRestarts"
 _PHASES: dict[str, Phase] = {
     "active": "running",
     "reloading": "running",
@@ -24,6 +24,8 @@ _PHASES: dict[str, Phase] = {
     "inactive": "stopped",
     "failed": "stopped",
 }
+# `generated` is an init script's; `static` and `indirect` are started by another unit.
+_AT_BOOT = frozenset({"enabled", "enabled-runtime", "alias", "static", "indirect", "generated"})
 _NO_SYSTEMD = re.compile(r"not been booted with systemd|Failed to connect to (?:system scope )?bus|Failed to get D-Bus")
 _DENIED = re.compile(
     # sudo's warnings (`unable to resolve host`) are no refusal.
@@ -111,6 +113,28 @@ class Systemd:
     def start_command(self, service: str) -> str:
         """Return what to type to start it."""
         return f"systemctl start {shlex.quote(service)}"
+
+    def at_boot(self, service: str) -> Boot:
+        """Return whether it is enabled, or started by something that is.
+
+        Raises:
+            HostError: There is no such unit, or systemd does not answer.
+        """
+        self._show(service)
+        done = self._host.run("systemctl", "is-enabled", service, timeout=_ASK_SECONDS, accept=_ANY_STATUS)
+        word = done.stdout.strip() or done.stderr.strip()
+        return Boot(word, word in _AT_BOOT, f"systemctl enable {shlex.quote(service)}")
+
+    def history(self, service: str) -> History:
+        """Return how often systemd has restarted it since somebody started it.
+
+        Raises:
+            HostError: There is no such unit, or systemd does not answer.
+        """
+        known = self._show(service)
+        pid = int(known.get("MainPID") or 0)
+        # Since systemd 235.
+        return History(int(known.get("NRestarts") or 0), seconds_up(self._host, pid) if pid else None)
 
     def _show(self, service: str) -> dict[str, str]:
         text = self._run(service, "show", "-p", _PROPERTIES, service, timeout=_ASK_SECONDS)

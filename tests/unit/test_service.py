@@ -151,6 +151,27 @@ class TestSystemd:
         assert told in error.found.splitlines()
         assert "odoo[41]: database acme does not exist" in error.found
 
+    @pytest.mark.parametrize(
+        ("word", "is_started"),
+        [("enabled", True), ("static", True), ("generated", True), ("disabled", False), ("masked", False)],
+    )
+    def test_it_is_told_whether_it_comes_back_after_a_reboot(
+        self, machine: Machine, odoo: Service, word: str, is_started: bool
+    ) -> None:
+        (machine.folder / "is-enabled").write_text(f"echo {word}; [ {word} = enabled ]")
+        boot = odoo.at_boot()
+        assert (boot.word, boot.is_started) == (word, is_started)
+        assert boot.remedy == "systemctl enable odoo"
+
+    def test_its_restarts_are_those_that_systemd_has_counted(self, machine: Machine, odoo: Service) -> None:
+        machine.write(show=f"{UP.replace('=41', f'={os.getpid()}')}NRestarts=3\n")
+        history = odoo.history()
+        assert history.restarts == 3
+        assert history.seconds_up is not None
+        assert history.seconds_up < 100_000
+        machine.write(show=DOWN)
+        assert odoo.history().seconds_up is None
+
     def test_a_start_waits_for_a_stop_that_goes_on(self, machine: Machine, odoo: Service) -> None:
         machine.write(show=UP.replace("=active", "=deactivating"), later=DOWN)
         odoo.start()

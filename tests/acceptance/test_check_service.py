@@ -1,0 +1,75 @@
+"""`pytest checks/test_service.py`, with a real supervisord: what it finds, and that it finds nothing for nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import supervisord
+from tests.lab.action_run import ActionRun, Project, make_project
+from tests.lab.supervisord import running_supervisord
+from tests.lab.waiting import await_true
+
+CHECK = "checks/test_service.py"
+PROGRAMS = {
+    "steady": {"command": "sleep 600"},
+    "down": {"command": "sh -c 'echo no database >&2; exit 3'", "startretries": "0"},
+    "manual": {"command": "sleep 600", "autostart": "false"},
+    "flapping": {"command": "sh -c 'sleep 0.7'", "startsecs": "0", "autorestart": "true"},
+}
+
+
+@pytest.fixture(scope="module")
+def project() -> Iterator[Project]:
+    with tempfile.TemporaryDirectory(prefix="opsproof-check-") as path:
+        made = make_project(Path(path) / "project")
+        with running_supervisord(Path(path), PROGRAMS) as conf:
+            await_true(lambda: "FATAL" in supervisord.control(conf, "status", "down"), "it did not fail")
+            supervisord.control(conf, "start", "manual")
+            common = {
+                "database_url": "postgresql://nobody@127.0.0.1:1/none", "filestore": "none", "backup_dir": "store",
+                "service_manager": "supervisor", "supervisor_conf": str(conf),
+            }  # fmt: skip
+            # A host of several groups would have the variables of all of them.
+            services = {name: {f"web-{name}": {**common, "services": [name]}} for name in PROGRAMS}
+            bare = {name: value for name, value in common.items() if name != "supervisor_conf"}
+            made.write_inventory({**services, "bare": {"web-bare": bare}})
+            yield made
+
+
+def check(project: Project, env: str) -> ActionRun:
+    before = project.stored()
+    run = project.run(action=CHECK, env=env)
+    assert project.stored() == before
+    return run
+
+
+def test_a_service_as_it_must_be(project: Project) -> None:
+    run = check(project, "steady")
+    assert run.status == 0, run.output
+    assert set(run.outcomes().values()) == {"passed"}
+
+
+@pytest.mark.parametrize(
+    ("env", "step", "words"),
+    [
+        ("down", "test_services_run", ("supervisor: down does not run", "FATAL", "no database", "supervisorctl")),
+        ("manual", "test_services_start_at_boot", ("manual is not started when the host is", "autostart = true")),
+        ("flapping", "test_services_are_steady", ("flapping has been restarting", "supervisorctl")),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_evidence(project: Project, env: str, step: str, words: tuple[str, ...]) -> None:
+    run = check(project, env)
+    assert run.status == 1, run.output
+    message = run.case(step).message
+    assert all(word in message for word in words), message
+
+
+def test_nothing_to_check_is_no_success(project: Project) -> None:
+    run = check(project, "bare")
+    assert run.status == 1, run.output
+    assert "none of 3 checks confirmed anything" in run.output
+    assert "the inventory names no services of web-bare" in run.output
