@@ -36,7 +36,7 @@ class TestRestore:
     def test_backup_is_whole(self, restore: Restore) -> None:
         """The backup, read to its end, is what was stored, and holds nothing that nobody should unpack."""
         backup = restore.fetch_backup()
-        assert restore.dump.stat().st_size == backup.database_bytes
+        assert restore.unpacked.stat().st_size == backup.database_bytes
 
     def test_nothing_is_in_the_way(self, restore: Restore, run: Run) -> None:
         """Versions, roles, extensions, privileges and room are as the restore needs them; this is the plan."""

@@ -132,7 +132,7 @@ class TestDataRollback:
     def test_backup_is_whole(self, data_rollback: DataRollback) -> None:
         """The backup, read to its end, is what was stored, and holds nothing that nobody should unpack."""
         backup = data_rollback.fetch_backup()
-        assert data_rollback.dump.stat().st_size == backup.database_bytes
+        assert data_rollback.unpacked.stat().st_size == backup.database_bytes
 
     def test_nothing_is_in_the_way(self, data_rollback: DataRollback, run: Run) -> None:
         """Versions, roles, extensions, privileges and room are as the rollback needs them; this is the plan."""
@@ -235,7 +235,7 @@ class TestFullRollback:
     def test_backup_is_whole(self, full_rollback: FullRollback) -> None:
         """The backup, read to its end, is what was stored, and holds nothing that nobody should unpack."""
         backup = full_rollback.fetch_backup()
-        assert full_rollback.dump.stat().st_size == backup.database_bytes
+        assert full_rollback.unpacked.stat().st_size == backup.database_bytes
 
     def test_plan_is_agreed_to(self, full_rollback: FullRollback) -> None:
         """The way down from the backup's own revision is known, and every revision of it can be undone."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from opsproof.errors import ProofError
 from opsproof.odoo import ATTACHMENT_COLUMN, ATTACHMENT_TABLE
+from opsproof.system.host import Host
 from opsproof.system.postgres import Connection
 from opsproof.target import FilestoreSettings
 
 SHOWN = 10
 
 
-def check_files_of(connection: Connection, filestore: FilestoreSettings | None) -> int:
+def check_files_of(connection: Connection, host: Host, filestore: FilestoreSettings | None) -> int:
     """Look whether every attachment that the database names is in the filestore. Return how many there are.
 
     Args:
         connection: To the database.
+        host: Where its files are.
         filestore: Where its files are; None where it keeps none.
 
     Raises:
@@ -29,7 +32,7 @@ def check_files_of(connection: Connection, filestore: FilestoreSettings | None) 
         return 0
     query = f"SELECT DISTINCT {ATTACHMENT_COLUMN} FROM public.{ATTACHMENT_TABLE} WHERE {ATTACHMENT_COLUMN} <> ''"  # noqa: S608
     names = [name for (name,) in connection.execute(query.encode())]
-    missing = [name for name in names if not Path(filestore.path, name).is_file()]
+    missing = _missing(names, host, filestore.path)
     if len(missing) > filestore.accept_missing:
         raise ProofError(
             f"{len(missing):,} attachments are not in the filestore",
@@ -38,3 +41,10 @@ def check_files_of(connection: Connection, filestore: FilestoreSettings | None) 
             hint=f"check {filestore.origin}",
         )
     return len(names)
+
+
+def _missing(names: Sequence[str], host: Host, root: PurePosixPath) -> list[str]:
+    if host.is_local:
+        return [name for name in names if not Path(root, name).is_file()]
+    listed = host.run("find", str(root), "-type", "f", "-printf", "%P\\0", timeout=3600.0).stdout
+    return sorted(set(names).difference(listed.split("\0")))

@@ -75,7 +75,7 @@ def _read_schema(situation: Situation) -> Schema | None:
     """Return what the dump says; None of plain SQL of which too much would have to be kept for that."""
     if situation.backup.database_format == "custom":
         return DumpFile(situation.dump, situation.clients.programs, situation.clients.host).schema
-    schema = read_plain_schema(situation.dump)
+    schema = read_plain_schema(situation.unpacked or situation.dump)
     # Nothing but the server itself can tell whether it understands another version's SQL.
     return replace(schema, server_major=0, client_major=0) if schema else None
 

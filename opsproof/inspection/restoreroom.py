@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from opsproof.inspection.farroom import examine_far_room
 from opsproof.inspection.finding import Finding
 from opsproof.inspection.room import COMPRESSED_SHARE
 from opsproof.inspection.situation import Material, Situation
@@ -30,6 +31,10 @@ def examine_room(connection: Connection, situation: Situation) -> Iterator[Findi
     if live:
         spool = int(live.bytes * COMPRESSED_SHARE)
         needed[temporary.stat().st_dev].append(("the safety backup", temporary, spool))
+    if target.database.via is not None:
+        yield from find_small_disks(needed)
+        yield from examine_far_room(connection, situation, _database_bytes(situation))
+        return
     if target.filestore:
         folder = _existing(Path(target.filestore.path))
         missing = _missing_bytes(

@@ -95,8 +95,8 @@ class Material(Protocol):
 class Situation:
     """What is to be restored, and where.
 
-    `live` is None where no database is live yet; `dump` is the extracted dump, on the host; `roles` maps roles of the
-    backup to those that take their place.
+    `live` is None where no database is live yet; `dump` is the extracted dump, on the host, and `unpacked` the same on
+    this machine, where that is another one; `roles` maps roles of the backup to those that take their place.
     """
 
     target: Target
@@ -107,3 +107,4 @@ class Situation:
     dump: Path
     roles: Mapping[str, str] = field(default_factory=dict)
     in_place: bool = False
+    unpacked: Path | None = None

@@ -102,7 +102,7 @@ class Descending:
             ProgramMissing: There are no client programs of the server's major version.
             HostError: The host is another machine.
         """
-        require_near(self.target, "rolls back")
+        require_near(self.target, "rolls schemas back")
         address = self.target.database
         with maintenance(address) as connection:
             self.server = read_server(connection)

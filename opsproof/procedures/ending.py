@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from opsproof.errors import OpsproofError
 from opsproof.intent import Intent
@@ -167,4 +166,4 @@ class Ending:
         settings = self.target.filestore
         if settings is None or settings.content_addressed or "stamp" not in intent.options:
             return None  # a schema's rollback leaves the files alone
-        return StagedFiles(Path(settings.path), intent.options.get("stamp", ""))
+        return StagedFiles(self._host, settings.path, intent.options.get("stamp", ""))

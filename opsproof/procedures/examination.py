@@ -24,13 +24,13 @@ from opsproof.inspection.situation import Situation
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.files import FilesRestore
-from opsproof.procedures.nearness import require_near
 from opsproof.procedures.neutralizing import Neutralizing, decide
 from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.procedures.workspace import Workspace, remove_abandoned
 from opsproof.system import databases
 from opsproof.system.databases import database_exists
 from opsproof.system.dump import Clients, find_client_programs
+from opsproof.system.farfolder import placed
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import DatabaseFacts, Server, connect, describe_database, read_server
@@ -70,6 +70,7 @@ class Examination:
     clients: Clients
     choice: Choice
     backup: OpenedBackup
+    unpacked: Path
     dump: Path
     neutralizing: Neutralizing
 
@@ -89,9 +90,7 @@ class Examination:
 
         Raises:
             StoreError: There is none, or it cannot be read.
-            HostError: The host is another machine.
         """
-        require_near(self.target, "restores")
         source = self.request.source
         self.choice = choose_backup(
             self.target,
@@ -158,6 +157,7 @@ class Examination:
             name = (source[0] if source else self.target).database.name
             self.backup = open_backup(path, self.choice.sidecar, self.dump, name)
             self._undo.callback(self.backup.close)
+            self.unpacked, self.dump = self.dump, self._undo.enter_context(placed(self.clients.host, self.dump))
         if self.choice.sidecar is None and self.backup.manifest is not None:
             require_owned(self.backup.manifest, owner_of(self.target, source[0] if source else None))
         for sentence in self.backup.unverified:
@@ -178,6 +178,7 @@ class Examination:
             clients=self.clients,
             backup=self.backup,
             dump=self.dump,
+            unpacked=self.unpacked,
             roles=self.request.roles,
             in_place=self.request.in_place,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from opsproof.errors import ConnectionFailed, DatabaseError, OpsproofError, ProofError
 from opsproof.inspection.application import check_files_of
@@ -62,6 +62,7 @@ class Exchange:
         self.result: SwapResult | None = None
         self.connection_limit: int | None = None
         self.had_live = True
+        self._host = host
         self._journal = journal
         self._staged = staged
         self._before: Identity | None = None
@@ -132,7 +133,7 @@ class Exchange:
         if self._staged:
             self._staged.exchange()
 
-    def swap_parked(self, parked: str, files: Path | None) -> SwapResult:
+    def swap_parked(self, parked: str, files: PurePosixPath | None) -> SwapResult:
         """Give the live name back to a parked database; what is live is parked in its turn.
 
         Args:
@@ -197,7 +198,7 @@ class Exchange:
                     hint=f"{LIST_DATABASES}   shows what was renamed meanwhile\n{recover_command(self.target)}",
                 )
         with connect(self.target.database) as connection:
-            return check_files_of(connection, self.target.filestore)
+            return check_files_of(connection, self._host, self.target.filestore)
 
     def keep(self) -> None:
         """Say that it is finished: the live database bears no intent any more, the parked one how to take it back."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Set
+from itertools import tee
 
 from opsproof.archive.manifest import Member
 from opsproof.archive.reading import OpenedBackup
@@ -12,6 +12,8 @@ from opsproof.inspection.finding import Finding
 from opsproof.journal import Journal, Progress
 from opsproof.procedures.commands import listing_command
 from opsproof.procedures.staging import StagedFiles
+from opsproof.system.farfileadding import FarFileAdder, adder_of
+from opsproof.system.farfiles import WantedFile
 from opsproof.system.fileadding import FileAdder, FilesAdded, Ownership
 from opsproof.system.filestore import Filestore
 from opsproof.system.host import Host
@@ -57,7 +59,7 @@ class FilesRestore:
                 )  # fmt: skip
             return
         try:
-            _ = self._ownership(settings, backup).ids
+            adder_of(self.host, settings.path, self._ownership(settings, backup))
         except FilestoreError as error:
             yield Finding("filestore", error.expected, f"{error.summary}: {error.found}", error.hint, blocks=True)
 
@@ -66,7 +68,7 @@ class FilesRestore:
         settings = self.target.filestore
         if settings is None or settings.content_addressed or not backup.files_count:
             return None
-        return StagedFiles(Path(settings.path), stamp)
+        return StagedFiles(self.host, settings.path, stamp)
 
     def add(self, backup: OpenedBackup, staged: StagedFiles | None) -> FilesAdded:
         """Write what is missing or wrong, then look at all of it again.
@@ -77,13 +79,12 @@ class FilesRestore:
         settings = self.target.filestore
         if settings is None or not backup.files_count:
             return self.added
-        root = PurePosixPath(staged.staged) if staged else settings.path
-        adder = FileAdder(root, self._ownership(settings, backup))
+        root = staged.staged if staged else settings.path
+        adder = adder_of(self.host, root, self._ownership(settings, backup))
         # Of hundreds of thousands of files only those are remembered that are not as they must be.
         wanted: set[str] = set()
         present = repaired = 0
-        for member in backup.file_members():
-            state = _compare(adder, member)
+        for member, state in _compared(adder, backup.file_members()):
             present += state == "present"
             repaired += state == "wrong"
             if state != "present":
@@ -100,10 +101,10 @@ class FilesRestore:
         self.journal.record("files added", **vars(self.added))
         return self.added
 
-    def _require_written(self, backup: OpenedBackup, adder: FileAdder, wanted: Set[str]) -> None:
+    def _require_written(self, backup: OpenedBackup, adder: FileAdder | FarFileAdder, wanted: Set[str]) -> None:
         count, first = 0, list[str]()
-        for member in backup.file_members():
-            if member.path in wanted and _compare(adder, member) != "present":
+        for member, state in _compared(adder, (one for one in backup.file_members() if one.path in wanted)):
+            if state != "present":
                 count += 1
                 first += [member.path] if len(first) < MOST_NAMED else []
         if count:
@@ -143,5 +144,8 @@ class FilesRestore:
         )
 
 
-def _compare(adder: FileAdder, member: Member) -> str:
-    return adder.compare(member.path, member.sha256, member.bytes, member.link)
+def _compared(adder: FileAdder | FarFileAdder, members: Iterable[Member]) -> Iterator[tuple[Member, str]]:
+    """Yield every member, and how it is in the filestore."""
+    named, asked = tee(members)
+    wanted = (WantedFile(one.path, one.sha256, one.bytes, one.link) for one in asked)
+    return zip(named, adder.compare_all(wanted), strict=True)

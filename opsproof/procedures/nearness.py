@@ -1,4 +1,4 @@
-"""What this version does only on the host itself: whatever builds beside a live database needs its disk at hand."""
+"""What this version does only on the host itself: it runs the application's own Alembic where it stands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def require_near(target: Target, verb: str) -> None:
 
     Args:
         target: What would be changed.
-        verb: What is not done from here: `restores`.
+        verb: What is not done from here: `rolls schemas back`.
 
     Raises:
         HostError: The inventory reaches its host from another machine.
@@ -24,5 +24,5 @@ def require_near(target: Target, verb: str) -> None:
             found=f"ansible_connection: {one.kind}",
             kept="nothing was changed, and nothing was asked of the host",
             hint=f"run pytest on {one.host}, with `ansible_connection: local` in the inventory there; backups, and the"
-            " list of them, work from here",
+            " restores, work from here",
         )

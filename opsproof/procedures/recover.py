@@ -12,7 +12,7 @@ server says how far the run had come, whatever machine it ran on:
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from opsproof.errors import ConfigurationError, OpsproofError, ProofError
 from opsproof.intent import Intent
@@ -20,11 +20,11 @@ from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
 from opsproof.procedures.ending import Ending
 from opsproof.procedures.leftovers import clear_leftovers
-from opsproof.procedures.nearness import require_near
 from opsproof.procedures.undoing import UNDO
 from opsproof.procedures.unfinished import drop_abandoned_scratch, find_orphans, find_unfinished
 from opsproof.procedures.workspace import remove_abandoned
 from opsproof.system.databases import drop_database, find_intents
+from opsproof.system.farfileadding import remove_unfinished_there
 from opsproof.system.fileadding import remove_unfinished
 from opsproof.system.filestore import Filestore
 from opsproof.system.host import Host
@@ -74,9 +74,7 @@ class Recover:
 
         Raises:
             ProofError: More than one procedure is unfinished; or there is nothing to undo.
-            HostError: The host is another machine.
         """
-        require_near(self.target, "recovers")
         found = find_unfinished(self.target)
         if len({intent.run for _, intent in found}) > 1:
             raise ProofError(
@@ -222,11 +220,17 @@ class Recover:
             filestore = Filestore(Host(self.target.connection), settings) if settings else None
             done = [f"{one} is removed" for one in clear_leftovers(self.target, filestore, self.store)]
             if settings:
-                done += [f"{path} is removed" for path in remove_unfinished(Path(settings.path))]
+                done += [f"{path} is removed" for path in self._remove_unfinished(settings.path)]
         except OpsproofError as error:
             self.journal.warn(f"what a killed run may have left stays: {error}")
             return []
         return done
+
+    def _remove_unfinished(self, root: PurePosixPath) -> list[str]:
+        host = Host(self.target.connection)
+        if host.is_local:
+            return [str(path) for path in remove_unfinished(Path(root))]
+        return remove_unfinished_there(host, root)
 
     def _last_restore(self) -> tuple[str, Intent]:
         with maintenance(self.target.database) as connection:

@@ -25,6 +25,7 @@ from opsproof.procedures.workspace import Workspace
 from opsproof.system.databases import clear_intent, drop_database, find_intents, side_name
 from opsproof.system.dropping import survives
 from opsproof.system.dump import Clients, find_client_programs
+from opsproof.system.farfolder import placed
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import read_server
@@ -81,7 +82,7 @@ def restore_safety_backup(target: Target, store: Store, journal: Journal, intent
         side = _begin_anew(target, clients, journal, intent, record)
         side.load(backup, dump, record.owner, {})
         side.prove(backup, dump, {})
-        files = FilesRestore(target, clients.host, journal)
+        files = FilesRestore(target, Host(target.connection), journal)
         # A filestore that is exchanged with its database was left alone, or has been put back already.
         if files.stage(backup, "") is None:
             files.add(backup, None)
@@ -123,7 +124,8 @@ def _opened(
         backup = stack.enter_context(closing(open_backup(path, choice.sidecar, dump)))
         with maintenance(target.database) as connection:
             programs = find_client_programs(host, read_server(connection).major, target.pg_bindir)
-        yield backup, dump, Clients(host, programs, target.database)
+        clients = Clients(host, programs, target.database)
+        yield backup, stack.enter_context(placed(clients.host, dump)), clients
 
 
 def _database_of(backup: OpenedBackup, store: Store, intent: Intent) -> DatabaseRecord:

@@ -80,11 +80,18 @@ def find_client_programs(host: Host, major: int, bindir: str | None = None) -> C
 
 @dataclass(frozen=True)
 class Clients:
-    """The client programs, and the database that they work on as one role."""
+    """The client programs, and the database that they work on as one role.
+
+    Their host is another one's account where the server is to see that.
+    """
 
     host: Host
     programs: ClientPrograms
     address: DatabaseAddress
+
+    def __post_init__(self) -> None:
+        if self.address.via is not None:
+            object.__setattr__(self, "host", database_host(self.address))
 
     def dump(self, snapshot: str, lock_timeout: float) -> Pipe:
         """Start a `pg_dump` of a snapshot in the custom format, uncompressed: it is compressed once, by us.
@@ -137,7 +144,7 @@ class Clients:
         arguments = ("--roles-only", "--no-role-passwords", "--no-password", f"--dbname={self.conninfo()}")
         program = self.programs.path("pg_dumpall")
         try:
-            done = self._there.run(program, *arguments, env=self._environment(), timeout=300.0)
+            done = self.host.run(program, *arguments, env=self._environment(), timeout=300.0)
         except HostError as error:
             raise explain_dump_error(error, self.address) from error
         if "-- PostgreSQL database cluster dump complete" not in done.stdout:
@@ -155,18 +162,13 @@ class Clients:
     ) -> Pipe:
         """Start one of the programs, with the password in its environment."""
         environment = {**self._environment(), **(env or {})}
-        return self._there.pipe(self.programs.path(program), *arguments, env=environment, stdin=stdin)
+        return self.host.pipe(self.programs.path(program), *arguments, env=environment, stdin=stdin)
 
     def conninfo(self, options: str = "") -> str:
         """Return the connection string, without the password; `options` are further settings of the session."""
         # As a connection string a name can neither be taken for an option nor for a connection string itself.
         pinned = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
         return self.address.conninfo(options=pinned + options)
-
-    @property
-    def _there(self) -> Host:
-        """The host, as the account that the server is to see."""
-        return self.host if self.address.via is None else database_host(self.address)
 
     def _environment(self) -> dict[str, str]:
         environment = {"PGCONNECT_TIMEOUT": "10", "PGAPPNAME": "opsproof"}

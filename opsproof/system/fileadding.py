@@ -11,13 +11,13 @@ import hashlib
 import os
 import pwd
 import shlex
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from opsproof.errors import FilestoreError
 from opsproof.odoo import is_attachment_name
+from opsproof.system.farfiles import WantedFile
 from opsproof.system.filestore import FileHeader
 
 READ_BYTES = 1 << 20
@@ -45,14 +45,19 @@ class Ownership:
             uid = int(self.user) if self.user.isdigit() else pwd.getpwnam(self.user).pw_uid
             gid = int(self.group) if self.group.isdigit() else grp.getgrnam(self.group).gr_gid
         except KeyError as error:
-            raise FilestoreError(
-                f"The files cannot be given to {self.user}:{self.group}",
-                expected="a user and a group that exist on the host",
-                found=str(error.args[0]),
-                kept="nothing was changed",
-                hint="correct filestore_owner in the inventory, or make the account: adduser --system --group NAME",
-            ) from error
+            raise no_account(self, str(error.args[0])) from error
         return uid, gid
+
+
+def no_account(ownership: Ownership, found: str) -> FilestoreError:
+    """Say that files cannot be given to somebody whom the host does not know."""
+    return FilestoreError(
+        f"The files cannot be given to {ownership.user}:{ownership.group}",
+        expected="a user and a group that exist on the host",
+        found=found,
+        kept="nothing was changed",
+        hint="correct filestore_owner in the inventory, or make the account: adduser --system --group NAME",
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ class FileAdder:
         self.root = Path(root)
         self._ownership = ownership
         self._ids = ownership.ids
+
+    def compare_all(self, files: Iterable[WantedFile]) -> Iterator[str]:
+        """Yield for each file, in their order, how it is there; see `compare`."""
+        for one in files:
+            yield self.compare(one.path, one.sha256, one.size, one.link)
 
     def compare(self, path: str, sha256: str, size: int, link: str | None) -> str:
         """Tell whether a file is there as it must be: `present`, `missing` or `wrong`. It is read to its end.
@@ -198,25 +208,6 @@ class FileAdder:
     @staticmethod
     def _absent_or_wrong(place: Path) -> str:
         return "wrong" if place.is_symlink() or place.exists() else "missing"
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder that took or was to take a filestore's place; one that is gone already is no error.
-
-    Raises:
-        FilestoreError: It cannot be removed.
-    """
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise FilestoreError(
-            f"{folder} could not be removed: {error.strerror}",
-            expected="a folder that this account can remove: the application does not use it",
-            found=str(error),
-            kept="the live filestore, which is another folder",
-            hint=f"rm -rf {shlex.quote(str(folder))}",
-        ) from error
 
 
 def remove_unfinished(root: Path) -> list[Path]:

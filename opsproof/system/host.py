@@ -121,7 +121,7 @@ class Host:
             CommandFailed: Its exit status is not one of `accept`.
             HostError: The host cannot be reached, or sudo refuses.
         """
-        launch = self._launch(argv, env, timeout + GRACE_SECONDS)
+        launch = self._launch(argv, env, timeout + GRACE_SECONDS, has_all_input=True)
         stdout, stderr, status = _run_to_end(launch, argv, stdin, timeout)
         # A file name that is no UTF-8 can be handed back to the host as it came.
         completed = Completed(status, stdout.decode(errors="surrogateescape"), stderr.decode(errors="replace"))
@@ -151,7 +151,7 @@ class Host:
             HostError: The host cannot be reached.
         """
         buffered = (self._stdbuf, f"--output={BUFFER_BYTES}") if self._stdbuf and self.find_program(argv[0]) else ()
-        launch = self._launch((*buffered, *argv), env, DAY)
+        launch = self._launch((*buffered, *argv), env, DAY, has_all_input=not feed)
         said = (launch.said + (stdin or b"")) if stdin is not None or launch.said else None
         return Pipe(
             launch.argv,
@@ -208,11 +208,13 @@ class Host:
             return os.access(path, os.X_OK)
         return self.run("test", "-x", path, accept=(0, 1)).status == 0
 
-    def _launch(self, argv: Sequence[str], env: Mapping[str, str] | None, seconds: float) -> _Launch:
+    def _launch(
+        self, argv: Sequence[str], env: Mapping[str, str] | None, seconds: float, *, has_all_input: bool
+    ) -> _Launch:
         if self.is_local:
             return _Launch(tuple(argv), {**inherited(), "LC_ALL": "C", **(env or {})})
         way = self._transport.take()
-        line = way.line(wrapped(argv, seconds, self._prefix))
+        line = way.line(wrapped(argv, seconds, self._prefix, own_input=has_all_input and bool(self._prefix)))
         return _Launch(line, inherited(*CARRIERS), first_line(env or {}, way.mark), way.release)
 
     @cached_property

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 # `read` takes its line byte by byte, and leaves the rest to the command. The shell stays, and turns the signal that
 # ended the command into an exit status: what ssh makes of a signal is its own failure.
-_WITH_VARIABLES = 'IFS= read -r line && eval "$line" && unset line || exit 125; timeout --kill-after=10 "$@"; exit $?'
+_VARIABLES = 'IFS= read -r line && eval "$line" && unset line || exit 125;'
+_COMMAND = 'timeout --kill-after=10 "$@"; exit $?'
 MARK = "OPSPROOF_RUN"
 # The mark stands in the environment of whatever is left of a run, below whichever account.
 SWEEP = (
@@ -21,15 +22,20 @@ SWEEP = (
 )
 
 
-def wrapped(command: Sequence[str], seconds: float, prefix: Sequence[str] = ()) -> list[str]:
+def wrapped(
+    command: Sequence[str], seconds: float, prefix: Sequence[str] = (), *, own_input: bool = False
+) -> list[str]:
     """Return what the host runs for a command whose variables come from stdin.
 
     Args:
         command: The program and its arguments.
         seconds: Until the host itself ends it, whoever still waits for it.
         prefix: What changes the account.
+        own_input: Its input is all there, and goes through a pipe of the account's own: only that can be opened once
+            more, as /dev/stdin.
     """
-    return [*prefix, "sh", "-c", _WITH_VARIABLES, "opsproof", f"{seconds:.0f}", *command]
+    script = f"{_VARIABLES} {'cat | ' if own_input else ''}{_COMMAND}"
+    return [*prefix, "sh", "-c", script, "opsproof", f"{seconds:.0f}", *command]
 
 
 def first_line(variables: Mapping[str, str], mark: str) -> bytes:

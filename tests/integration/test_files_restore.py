@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from opsproof.archive.manifest import Member
-from opsproof.errors import FilestoreError
+from opsproof.errors import CommandFailed, FilestoreError
 from opsproof.journal import Journal
 from opsproof.procedures.files import FilesRestore
 from opsproof.procedures.staging import StagedFiles
-from opsproof.system.fileadding import FileAdder, FilesAdded, remove_folder, remove_unfinished
+from opsproof.system.fileadding import FileAdder, FilesAdded, remove_unfinished
 from opsproof.system.filestore import FileHeader
-from opsproof.target import FilestoreSettings
+from opsproof.system.host import Completed, Host
+from opsproof.target import Connection, FilestoreSettings
 from tests.lab.captured import LOCAL
 from tests.lab.targets import target_of
 
@@ -145,32 +146,55 @@ def test_a_folder_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+class Failing(Host):
+    """A host on which one program does not work."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(Connection())
+        self._program = program
+
+    def run(self, *argv: str, **options: Any) -> Completed:
+        if argv[0] == self._program:
+            raise CommandFailed(f"{self._program} ended with exit status 1", found="Input/output error")
+        return super().run(*argv, **options)
+
+
 def test_what_cannot_be_removed_or_renamed_is_told_with_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = tmp_path / "file store"
-    staged = StagedFiles(live, "1")
-    for folder in (live, staged.staged):
+    staged = StagedFiles(LOCAL, PurePosixPath(live), "1")
+    for folder in (live, Path(staged.staged)):
         folder.mkdir()
     (live / ".opsproof-adding-1").write_bytes(b"half")
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", failing)
-        patch.setattr(Path, "unlink", failing)
-        patch.setattr(Path, "rename", failing)
-        for act, hint in (
-            (lambda: remove_folder(live), f"rm -rf '{live}'"),
-            (lambda: remove_unfinished(live), f"find '{live}' -name '.opsproof-adding-*' -delete"),
-            (staged.exchange, f"mv '{live}' '{staged.parked}'"),
-        ):
-            with pytest.raises(FilestoreError) as raised:
-                act()
-            assert told(raised.value) == WHOLE
-            assert raised.value.hint == hint
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing)
-        with pytest.raises(FilestoreError, match="could not be written to its disk") as raised:
-            staged.exchange()
+
+    def require_told(act: Callable[[], object], hint: str) -> None:
+        with pytest.raises(FilestoreError) as raised:
+            act()
         assert told(raised.value) == WHOLE
-    assert remove_unfinished(staged.parked) == [staged.parked / ".opsproof-adding-1"]
+        assert raised.value.hint == hint
+        assert "Input/output error" in raised.value.found
+
+    def on(program: str) -> StagedFiles:
+        return StagedFiles(Failing(program), PurePosixPath(live), "1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", failing)
+        require_told(lambda: remove_unfinished(live), f"find '{live}' -name '.opsproof-adding-*' -delete")
+    require_told(on("rm").discard, f"rm -rf '{staged.staged}'")
+    require_told(on("mv").exchange, f"mv '{live}' '{staged.parked}'")
+    require_told(on("sync").exchange, f"sync --file-system {live.parent}")
+    parked = Path(staged.parked)
+    assert remove_unfinished(parked) == [parked / ".opsproof-adding-1"]
     assert live.is_dir()
-    assert not staged.staged.exists()
+    assert not Path(staged.staged).exists()
+
+
+def test_a_folder_is_never_renamed_over_another(tmp_path: Path) -> None:
+    live = tmp_path / "filestore"
+    staged = StagedFiles(LOCAL, PurePosixPath(live), "1")
+    for folder in (live, Path(staged.staged), Path(staged.parked)):
+        folder.mkdir()
+    with pytest.raises(FilestoreError, match="could not be renamed to filestore__before_1"):
+        staged.exchange()
+    assert all(folder.is_dir() for folder in (live, Path(staged.staged), Path(staged.parked)))
