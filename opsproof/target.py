@@ -174,7 +174,8 @@ class Target:
     """One application of an environment: its database, its files, its services, and the store of its backups.
 
     `sources` tells for each setting where it came from (`dbname` -> `hosts.yml`), for the run's header; it never
-    holds a value. `services` are in the order in which they are started. `service_user` is whom they run as, and
+    holds a value. `services` are in the order in which they are started; those on other hosts, `NAME on HOST`,
+    have the way there in `nodes`. `service_user` is whom they run as, and
     `filestore_owner` (`user` or `user:group`) whose the files are, where the host itself does not tell. A `protected`
     target is not changed without being asked for by name. `health_timeout` is in seconds.
 
@@ -190,6 +191,7 @@ class Target:
     connection: Connection = Connection()
     filestore: FilestoreSettings | None = None
     services: tuple[str, ...] = ()
+    nodes: Mapping[str, Connection] = field(default_factory=dict)
     odoo_conf: str | None = None
     migrations: MigrationSettings = MigrationSettings()
     validation: ValidationSettings = ValidationSettings()

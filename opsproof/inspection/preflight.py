@@ -67,7 +67,7 @@ def examine_rollback(connection: Connection, target: Target, live: DatabaseFacts
     return (
         *_rights_to_swap(connection, rights, live),
         *_ties(connection, rights, target.database),
-        *examine_room_of_rollback(connection, target.database.host, live),
+        *examine_room_of_rollback(connection, target.database, live),
     )
 
 

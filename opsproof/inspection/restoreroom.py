@@ -14,6 +14,7 @@ from opsproof.inspection.room import COMPRESSED_SHARE
 from opsproof.inspection.situation import Material, Situation
 from opsproof.system import catalog
 from opsproof.system.postgres import Connection, DatabaseFacts
+from opsproof.target import DatabaseAddress
 
 LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
 # How much bigger than its dump a database is at most, where nobody wrote down how big it was.
@@ -42,32 +43,34 @@ def examine_room(connection: Connection, situation: Situation) -> Iterator[Findi
         )
         needed[folder.stat().st_dev].append(("files", folder, missing))
     size = _database_bytes(situation)
-    yield from add_to_server(needed, connection, target.database.host, live.name if live else None, size)
+    yield from add_to_server(needed, connection, target.database, live.name if live else None, size)
     yield from find_small_disks(needed)
 
 
-def examine_room_of_rollback(connection: Connection, host: str, live: DatabaseFacts) -> Iterator[Finding]:
+def examine_room_of_rollback(
+    connection: Connection, address: DatabaseAddress, live: DatabaseFacts
+) -> Iterator[Finding]:
     """Yield the disks that are too small for two copies of a live database, and its safety backup.
 
     Args:
         connection: To the server.
-        host: Where it is.
+        address: Where it is.
         live: The database.
     """
     needed: Needed = defaultdict(list)
     temporary = Path(tempfile.gettempdir())
     # The safety backup, while it is taken; then its download, and the dump that is unpacked from it.
     needed[temporary.stat().st_dev].append(("the safety backup", temporary, int(live.bytes * (1 + COMPRESSED_SHARE))))
-    yield from add_to_server(needed, connection, host, live.name, 2 * live.bytes)
+    yield from add_to_server(needed, connection, address, live.name, 2 * live.bytes)
     yield from find_small_disks(needed)
 
 
 def add_to_server(
-    needed: Needed, connection: Connection, host: str, database: str | None, size: int
+    needed: Needed, connection: Connection, address: DatabaseAddress, database: str | None, size: int
 ) -> Iterator[Finding]:
     """Add what the server itself needs, where its disk can be seen from here; yield that it cannot."""
     folders = catalog.read_data_folders(connection, database)
-    is_here = host in LOCAL_HOSTS or host.startswith("/")
+    is_here = address.via is None and (address.host in LOCAL_HOSTS or address.host.startswith("/"))
     try:
         if not is_here or not folders:
             raise FileNotFoundError

@@ -58,10 +58,10 @@ def check_steady(services: Sequence[Service]) -> None:
         ProofError: One was restarted by its manager in the last ten minutes, or between two looks.
         HostError: The manager does not answer, or has no such service.
     """
-    first = {one.name: one.status() for one in services}
+    first = {one.label: one.status() for one in services}
     time.sleep(LOOK_AGAIN_SECONDS)
     for one in services:
-        before, now, history = first[one.name], one.status(), one.history()
+        before, now, history = first[one.label], one.status(), one.history()
         changed = before.pids != now.pids
         recent = history.restarts > 0 and history.seconds_up is not None and history.seconds_up < RECENT_SECONDS
         if changed or recent:

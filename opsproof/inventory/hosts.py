@@ -46,6 +46,7 @@ def target_of_host(
     environ: Mapping[str, str],
     groups: Collection[str] = (),
     machine_of: Callable[[Connection], Machine] = lambda _: THIS_MACHINE,
+    connection_of: Callable[[str], Connection | None] = lambda _: None,
 ) -> tuple[NamedDatabase, Target]:
     """Return a host's target, and its database with the source that names it.
 
@@ -59,11 +60,12 @@ def target_of_host(
         environ: What the application's settings are read with.
         groups: The groups that the host is in: one of production's is protected by whatever group it is chosen.
         machine_of: What reads odoo.conf, and looks for the default of `data_dir`, on the host.
+        connection_of: How another host of the inventory is reached; None where it has none of that name.
 
     Raises:
         ConfigurationError: Something is missing or contradictory, or odoo.conf cannot be read.
     """
-    connection = _connection(host, own)
+    connection = connection_of_host(host, own)
     machine = machine_of(connection)
     conf = _odoo_conf(own, machine)
     database = _database(host, own, conf, where, folder, environ)
@@ -75,7 +77,7 @@ def target_of_host(
     sources["filestore"] = filestore.origin if filestore else sources.get("filestore", "default")
     for key in ("fingerprint", "lock_timeout", "step_timeout", "service_manager", "health_timeout", "protected"):
         sources.setdefault(key, "default")
-    services = dict.fromkeys([*([own.odoo_service] if own.odoo_service else []), *own.services])
+    services, nodes = _services(host, own, connection_of)
     target = Target(
         name=host,
         environment=environment,
@@ -84,7 +86,8 @@ def target_of_host(
         customer=chosen.customer,
         connection=connection,
         filestore=filestore,
-        services=tuple(services),
+        services=services,
+        nodes=nodes,
         odoo_conf=own.odoo_conf,
         migrations=_migrations(own, connection, environ),
         validation=_validation(own),
@@ -125,6 +128,28 @@ def _migrations(own: HostVariables, connection: Connection, environ: Mapping[str
     return MigrationSettings(ini, own.alembic_python or own.settings_python, variables)
 
 
+def _services(
+    host: str, own: HostVariables, connection_of: Callable[[str], Connection | None]
+) -> tuple[tuple[str, ...], dict[str, Connection]]:
+    labels = [own.odoo_service] if own.odoo_service else []
+    nodes = {}
+    for one in own.services:
+        if one.host is None or one.host == host:
+            labels.append(one.name)
+            continue
+        label, reached = f"{one.name} on {one.host}", connection_of(one.host)
+        if reached is None:
+            raise ConfigurationError(
+                f"services of {host} name a host that the inventory does not have",
+                expected="a host of the inventory, in whatever group",
+                found=one.host,
+                hint=f"add {one.host} to the inventory, with its ansible_host",
+            )
+        labels.append(label)
+        nodes[label] = reached
+    return tuple(dict.fromkeys(labels)), nodes
+
+
 def _validation(own: HostVariables) -> ValidationSettings:
     return ValidationSettings(
         tables=own.validation.tables,
@@ -138,7 +163,8 @@ def is_protected(*names: str) -> bool:
     return any(name.casefold() in _PRODUCTION for name in names)
 
 
-def _connection(host: str, own: HostVariables) -> Connection:
+def connection_of_host(host: str, own: HostVariables) -> Connection:
+    """Return how a host of the inventory is reached."""
     # Ansible's default for a host that is listed is ssh, whatever its name; only a host that is not listed is local.
     kind = (own.ansible_connection or "ssh").removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
     kind = "ssh" if kind == "smart" else kind

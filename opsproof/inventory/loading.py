@@ -15,7 +15,13 @@ from pathlib import Path
 from opsproof.errors import ConfigurationError
 from opsproof.inventory import ansible
 from opsproof.inventory.application import read_setting
-from opsproof.inventory.hosts import agreeing, application_environment, is_protected, target_of_host
+from opsproof.inventory.hosts import (
+    agreeing,
+    application_environment,
+    connection_of_host,
+    is_protected,
+    target_of_host,
+)
 from opsproof.inventory.schema import (
     OUR_VARIABLES,
     HostVariables,
@@ -69,6 +75,14 @@ def load_environment(
     hosts = _selected(name, _hosts_of(name, read), only)
     resolved = ansible.resolve(read, name, hosts, OUR_VARIABLES, environ)
     folder = (inventory if inventory.is_dir() else inventory.parent).absolute()
+
+    def connection_of(other: str) -> Connection | None:
+        if other not in read.variables and all(other not in known for known in read.groups.values()):
+            return None
+        own = ansible.resolve(read, "all", [other], OUR_VARIABLES, environ)[other]
+        validated = validated_host(other, own, read.variables.get(other, {}), _places(read, other))
+        return connection_of_host(other, validated)
+
     targets = []
     databases = []
     for host in hosts:
@@ -84,6 +98,7 @@ def load_environment(
             environ=environ,
             groups=read.groups_of(host),
             machine_of=machine_of,
+            connection_of=connection_of,
         )
         targets.append(target)
         databases.append(database)

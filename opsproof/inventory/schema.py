@@ -105,6 +105,11 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _services(value: object) -> object:
+    listed = _listed(value)
+    return [{"name": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else listed
+
+
 def _filestore(value: object) -> object:
     return {"path": value, "content_addressed": False} if isinstance(value, str) and value != "none" else value
 
@@ -169,13 +174,20 @@ class ValidationVariables(_Ours):
     queries: tuple[QueryVariables, ...] = ()
 
 
+class ServiceVariables(_Ours):
+    """One of `services`; one with a `host` runs on that one of the inventory: a second node of the application."""
+
+    name: ServiceName
+    host: Text | None = None
+
+
 class HostVariables(_Ours):
     """Our variables of one host. Anything else on it is the inventory's own."""
 
     dbname: Text | None = None
     odoo_conf: Absolute | None = None
     odoo_service: ServiceName | None = None
-    services: Annotated[tuple[ServiceName, ...], BeforeValidator(_listed)] = ()
+    services: Annotated[tuple[ServiceVariables, ...], BeforeValidator(_services)] = ()
     service_manager: Literal["systemd", "supervisor"] = "systemd"
     # After service_manager, which it is held against.
     supervisor_conf: Annotated[Absolute, AfterValidator(_supervisors)] | None = None

@@ -155,17 +155,17 @@ class TargetScheduling:
         """Of the protocol; nothing here is ever run again.
 
         Raises:
-            NotImplementedError: Always.
+            RuntimeError: Always.
         """
-        raise NotImplementedError(f"{item} is not run again")
+        raise RuntimeError(f"{item} is not run again")
 
     def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
         """Of the protocol; no worker is ever asked to give up what it has.
 
         Raises:
-            NotImplementedError: Always.
+            RuntimeError: Always.
         """
-        raise NotImplementedError(f"{node} keeps {indices}")
+        raise RuntimeError(f"{node} keeps {indices}")
 
     def _give(self, node: WorkerController) -> None:
         if node.shutting_down:

@@ -27,7 +27,6 @@ from opsproof.journal import Journal
 from opsproof.procedures.commands import rollback_command, undo_command
 from opsproof.procedures.descending import Consent
 from opsproof.procedures.examination import Request
-from opsproof.procedures.nearness import require_near
 from opsproof.procedures.precedent import find_precedent
 from opsproof.procedures.rehearsal import Agreement, Rehearsed, Wanted, rehearse
 from opsproof.procedures.restore import Restore
@@ -149,7 +148,6 @@ class FullRollback(DataRollback):
             MigrationError: The backup is below that already, or there is no way.
             ProofError: A downgrade cannot be undone, or the plan is not the one that was read.
         """
-        require_near(self.target, "rolls schemas back")
         self.migrations = Migrations(self.host, self.target)
         place = NOWHERE if self.facts is None else place_of(self.target.database, self.target.database.name)
         if self.facts is not None:

@@ -28,7 +28,6 @@ from opsproof.inspection.losses import count_losses
 from opsproof.inspection.preflight import examine_rollback
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
-from opsproof.procedures.nearness import require_near
 from opsproof.procedures.precedent import find_precedent
 from opsproof.procedures.rehearsal import Wanted
 from opsproof.procedures.scratch import schemas_of
@@ -100,9 +99,7 @@ class Descending:
         Raises:
             DatabaseError: Nothing answers, or there is no such database.
             ProgramMissing: There are no client programs of the server's major version.
-            HostError: The host is another machine.
         """
-        require_near(self.target, "rolls schemas back")
         address = self.target.database
         with maintenance(address) as connection:
             self.server = read_server(connection)

@@ -13,6 +13,7 @@ from opsproof.journal import Journal
 from opsproof.procedures.workspace import Workspace
 from opsproof.system.dump import Clients
 from opsproof.system.dumpfile import DumpFile, read_plain_schema
+from opsproof.system.farfolder import placed
 from opsproof.system.schematext import Schema
 from opsproof.system.store import Store
 from opsproof.target import Target
@@ -57,8 +58,12 @@ def find_precedent(
             dump = workspace.path / "database"
             path = fetch(choice, workspace.path, journal)
             backup = stack.enter_context(closing(open_backup(path, choice.sidecar, dump)))
-            is_custom = backup.database_format == "custom"
-            schema = DumpFile(dump, clients.programs, clients.host).schema if is_custom else read_plain_schema(dump)
+            schema: Schema | None
+            if backup.database_format == "custom":
+                there = stack.enter_context(placed(clients.host, dump))
+                schema = DumpFile(there, clients.programs, clients.host).schema
+            else:
+                schema = read_plain_schema(dump)
     if schema is None:
         return None
     blocks = tuple(block for block in schema.blocks if block.kind not in DATA_KINDS)

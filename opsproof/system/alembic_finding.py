@@ -12,45 +12,59 @@ from opsproof.target import DatabaseAddress, Target
 
 INI = "alembic.ini"
 ENVIRONMENTS = (".venv", "venv", "env", ".env")
+# The one in the folder, or those in the folders right below it, wherever links lead to.
+_LOOK = """
+cd -- "$0" 2>/dev/null || exit 0
+if [ -f "$1" ]; then set -- "$1"; else set -- */"$1"; fi
+for one in "$@"; do [ ! -f "$one" ] || readlink -f -- "$one"; done
+"""
 
 
-def find_ini(target: Target) -> PurePosixPath:
-    """Return the one alembic.ini of an application.
+def find_ini(host: Host, target: Target) -> PurePosixPath:
+    """Return the one alembic.ini of an application: in its release, its `deploy_folder`, or here.
 
     Raises:
         MigrationError: There is none, or there are several.
+        HostError: The host cannot be reached.
     """
-    folders = [Path(folder) for folder in (target.deploy_folder, ".") if folder]
-    if target.deploy_folder:
-        folders.insert(0, Path(target.deploy_folder) / "current")
+    folders = [f"{target.deploy_folder}/current", target.deploy_folder] if target.deploy_folder else []
+    folders += [str(Path.cwd())] if host.is_local else []
     for folder in folders:
-        found = [folder / INI] if (folder / INI).is_file() else sorted(folder.glob(f"*/{INI}"))
+        found = _inis_in(host, folder)
         if len(found) == 1:
-            return PurePosixPath(found[0].resolve())
+            return PurePosixPath(found[0])
         if found:
             raise MigrationError(
                 f"{target.name} has more than one alembic.ini",
                 expected="one, or the inventory to say which",
-                found=", ".join(map(str, found)),
+                found=", ".join(found),
                 kept="nothing was changed",
-                hint=f"alembic_ini: {found[0].resolve()}",
+                hint=f"alembic_ini: {found[0]}",
             )
+    places = f", or one in {', '.join(folders)}" if folders else ""
     raise MigrationError(
         f"{target.name} has no alembic.ini",
-        expected=f"alembic_ini in the inventory, or one in {', '.join(str(one.resolve()) for one in folders)}",
+        expected=f"alembic_ini in the inventory{places}",
         found="none",
         kept="nothing was changed",
         hint="alembic_ini: /srv/app/alembic.ini",
     )
 
 
+def _inis_in(host: Host, folder: str) -> list[str]:
+    return host.run("sh", "-c", _LOOK, folder, INI).stdout.splitlines()
+
+
 def find_python(host: Host, ini: PurePosixPath) -> str:
-    """Return the interpreter of the virtual environment beside an alembic.ini or above it; this one where none is."""
+    """Return the interpreter of the virtual environment beside an alembic.ini or above it.
+
+    Where there is none it is this one; on another machine its python3.
+    """
     for folder in (ini.parent, ini.parent.parent):
         for name in ENVIRONMENTS:
             if host.is_executable(str(folder / name / "bin" / "python")):
                 return str(folder / name / "bin" / "python")
-    return sys.executable
+    return sys.executable if host.is_local else "python3"
 
 
 def url_of(address: DatabaseAddress) -> str:

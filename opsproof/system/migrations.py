@@ -22,6 +22,7 @@ from opsproof.system.alembic_finding import find_ini, find_python, url_of
 from opsproof.system.history import History, Revision
 from opsproof.system.host import Host
 from opsproof.system.postgres import Connection, connect, own_search_path
+from opsproof.system.tunnel import database_host
 from opsproof.target import DatabaseAddress, Target
 
 BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), 'alembic_agent.py', 'exec'))"
@@ -118,10 +119,11 @@ class Migrations:
     """
 
     def __init__(self, host: Host, target: Target) -> None:
-        self._host = host
+        # It reaches the database as the application does: over its socket as the account of the role.
+        self._host = host if target.database.via is None else database_host(target.database)
         self._address = target.database
         self._settings = target.migrations
-        self.ini = self._settings.ini or find_ini(target)
+        self.ini = self._settings.ini or find_ini(host, target)
         self.python = self._settings.python or find_python(host, self.ini)
 
     def plan(self, place: Place, target: str | None = None, heads: Sequence[str] | None = None) -> Planned:

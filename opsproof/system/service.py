@@ -17,6 +17,8 @@ from opsproof.target import Target
 # the manager itself waits (supervisor's startsecs) is in it.
 SETTLE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
+ON = " on "
+"""Between the name of a service and the other host that it runs on."""
 
 
 class ServiceManager(Protocol):
@@ -76,10 +78,12 @@ class Service:
         name: As its manager knows it.
         manager: What stops and starts it.
         user: Whom it runs as, where the inventory says so.
+        label: What tells it from one of the same name on another host.
     """
 
-    def __init__(self, name: str, manager: ServiceManager, user: str | None = None) -> None:
+    def __init__(self, name: str, manager: ServiceManager, user: str | None = None, label: str = "") -> None:
         self.name = name
+        self.label = label or name
         self._manager = manager
         self._user = user
 
@@ -194,7 +198,7 @@ class Service:
 
     def describe(self) -> str:
         """Return manager and name, as a header or an error shows them: `supervisor: application`."""
-        return f"{self._manager.name}: {self.name}"
+        return f"{self._manager.name}: {self.label}"
 
     def start_command(self) -> str:
         """Return what to type to start it by hand."""
@@ -255,9 +259,20 @@ class Service:
 
 def services_of(target: Target, host: Host) -> tuple[Service, ...]:
     """Return a target's services in the order in which they are started; they are stopped in the reverse."""
-    manager: ServiceManager
-    manager = Supervisor(host, target.supervisor_conf) if target.service_manager == "supervisor" else Systemd(host)
-    return tuple(Service(name, manager, target.service_user) for name in target.services)
+
+    def manager_on(there: Host) -> ServiceManager:
+        if target.service_manager == "supervisor":
+            return Supervisor(there, target.supervisor_conf)
+        return Systemd(there)
+
+    own = manager_on(host)
+    found = []
+    for label in target.services:
+        node = target.nodes.get(label)
+        manager = own if node is None else manager_on(Host(node))
+        name = label if node is None else label.partition(ON)[0]
+        found.append(Service(name, manager, target.service_user, label))
+    return tuple(found)
 
 
 def _pids(status: Status) -> str:

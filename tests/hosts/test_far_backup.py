@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.action_run import ActionRun, Project, require_failure
 from tests.lab.debian_host import DebianHost
-from tests.lab.odoo_host import ENVIRONMENT, LOGINS, project_of, variables_of
+from tests.lab.odoo_host import ENVIRONMENT, FILESTORE, LOGINS, project_of, variables_of
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.waiting import await_true
 
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.lab
 PROCESSES = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' || true"
 BIG = "CREATE TABLE public.big AS SELECT n, repeat(md5(n::text), 40) t FROM generate_series(1, 400000) n"
 DUMPING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY public.big %'"
+PASSWORD = "p@ss/w+rd&k=ey"
 SECRET = "wJalr/XUtnF+EMI K7MDENG"
 
 
@@ -109,6 +110,28 @@ def test_no_credential_of_the_store_reaches_the_host(project: Project, lab_host:
         assert lab_host.inside(f"grep -rlF '{text}' /tmp /var/tmp /var/log /root /home /run 2>/dev/null || true") == ""
 
 
+def test_no_password_of_the_database_reaches_a_process_list_or_a_disk(fresh_lab_host: DebianHost) -> None:
+    """It stands in odoo.conf alone, as before."""
+    host = fresh_lab_host
+    host.sql(f"ALTER ROLE odoo PASSWORD '{PASSWORD}'")
+    host.inside(
+        f"printf 'db_host = localhost\\ndb_password = %s\\n' '{PASSWORD.replace('%', '%%')}' >>/etc/odoo/odoo.conf"
+    )
+    seen: set[str] = set()
+    with project_of(host, "ops") as project, project.begin(env=ENVIRONMENT) as begun:
+        while begun.process.poll() is None:
+            seen.add(host.inside("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' || true"))
+        run = begun.finish()
+    assert run.status == 0, run.output
+    assert any("pg_dump" in one for one in seen)
+    places = "/tmp /var/tmp /var/log /root /home /run /var/lib/odoo"
+    for text in (PASSWORD, urllib.parse.quote(PASSWORD), urllib.parse.quote_plus(PASSWORD)):
+        assert not any(text in one for one in seen)
+        assert text not in run.output + run.log + run.xml
+        assert text not in host.inside("journalctl --no-pager")
+        assert host.inside(f"grep -rlF '{text}' {places} 2>/dev/null || true") == ""
+
+
 class TestFaults:
     @pytest.fixture
     def own(self, fresh_lab_host: DebianHost) -> Iterator[Project]:
@@ -129,6 +152,25 @@ class TestFaults:
         assert run.status == 1, run.output
         assert "cannot be reached by ssh" in run.output
         assert own.stored() == []
+        fresh_lab_host.join()
+        again = back_up(own)
+        assert again.status == 0, again.output
+        assert left_of_a_run(fresh_lab_host) == []
+
+    def test_the_network_is_cut_during_the_upload(self, own: Project, fresh_lab_host: DebianHost) -> None:
+        """The files are on their way into the bundle, which is then no backup."""
+        folder = f"{FILESTORE}/zz"
+        fresh_lab_host.inside(
+            f"mkdir {folder}; head -c 400M /dev/urandom | split -b 4M - {folder}/; chown -R odoo: {folder}"
+        )
+        with own.begin(env=ENVIRONMENT) as begun:
+            begun.wait_until(lambda: any(path.stat().st_size > 20_000_000 for path in own.store.rglob("*.part-*")), 60)
+            fresh_lab_host.cut()
+            run = begun.finish(180)
+        assert run.status == 1, run.output
+        assert "cannot be reached by ssh" in run.output
+        assert own.stored() == []
+        await_true(lambda: sessions_of(fresh_lab_host) == "0", "its sessions stay on the server", 60)
         fresh_lab_host.join()
         again = back_up(own)
         assert again.status == 0, again.output

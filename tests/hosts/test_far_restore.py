@@ -196,3 +196,24 @@ class TestFaults:
         succeed(project, RECOVER)
         assert page_of(lab_host) == 200
         assert lab_host.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'prod\\_\\_side%'") == "0"
+
+    def test_the_host_crashes_while_the_side_database_is_built(self, project: Project, lab_host: DebianHost) -> None:
+        run = self.begin_to(project, "test_take_safety_backup", lab_host.crash)
+        assert run.status == 1, run.output
+        lab_host.boot()
+        lab_host.await_odoo()
+        succeed(project, RECOVER)
+        self.require_old(lab_host)
+        assert lab_host.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'prod\\_\\_side%'") == "0"
+
+    def test_the_disk_of_the_filestore_is_full(self, project: Project, lab_host: DebianHost) -> None:
+        """Found before anything changes; what fills up later than that is found when it does."""
+        lab_host.inside(f"cd {FILESTORE}; mkdir /root/aside; mv ?? /root/aside/")
+        try:
+            with lab_host.small_disk("/var/lib/odoo/filestore", room=100_000):
+                run = project.run(action=RESTORE, env=ENVIRONMENT)
+        finally:
+            lab_host.inside(f"cp -a /root/aside/* {FILESTORE}/; rm -r /root/aside")
+        message = require_failure(run, "test_nothing_is_in_the_way", "room: ", "for files in /var/lib/odoo/filestore")
+        assert lab_host.address in message
+        self.require_old(lab_host)

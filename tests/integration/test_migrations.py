@@ -277,24 +277,24 @@ def test_alembic_ini_is_looked_for_where_the_application_is(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(MigrationError, match=r"has no alembic\.ini") as caught:
-        find_ini(target)
+        find_ini(LOCAL, target)
     assert str(tmp_path / "app" / "current") in caught.value.expected
     assert str(tmp_path / "here") in caught.value.expected
     release = tmp_path / "app" / "releases" / "1"
     (release / "backend").mkdir(parents=True)
     (tmp_path / "app" / "current").symlink_to(release)
     shutil.copy(shop.ini, release / "backend")
-    assert find_ini(target) == PurePosixPath(release / "backend" / "alembic.ini")
+    assert find_ini(LOCAL, target) == PurePosixPath(release / "backend" / "alembic.ini")
     (release / "worker").mkdir()
     shutil.copy(shop.ini, release / "worker")
     with pytest.raises(MigrationError, match=r"more than one alembic\.ini") as caught:
-        find_ini(target)
+        find_ini(LOCAL, target)
     assert "backend" in caught.value.found
     assert "worker" in caught.value.found
     assert caught.value.hint == f"alembic_ini: {release}/backend/alembic.ini"
     # One at the top is the application's, whatever lies below it.
     shutil.copy(shop.ini, release)
-    assert find_ini(target) == PurePosixPath(release / "alembic.ini")
+    assert find_ini(LOCAL, target) == PurePosixPath(release / "alembic.ini")
 
 
 def test_the_interpreter_is_that_of_the_environment_beside(tmp_path: Path) -> None:

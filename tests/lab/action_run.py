@@ -134,6 +134,9 @@ class Project:
             str(REPOSITORY / "pytest.ini"),
             "-p",
             "no:cacheprovider",
+            # Of these tests, and not of those who run actions: it would cost each run a third of its start.
+            "-p",
+            "no:hypothesispytest",
             f"--env={env}",
             *([f"--inventory={self.inventory}"] if inventory else []),
             f"--logs={self.logs}",

@@ -57,7 +57,7 @@ def test_what_is_no_service_user_or_health_page_is_refused(
     one = "must be the name of one service, without blanks and without a pattern"
     assert error.found.splitlines() == [
         f"odoo_service (hosts.yml:8): {one}",
-        f"services (hosts.yml:7): {one}",
+        f"services.name (hosts.yml:7): {one}",
         "supervisor_conf (hosts.yml:9): is for supervisor: add `service_manager: supervisor`, or take it out",
         "service_user (hosts.yml:10): must be the name of a user",
         "filestore_owner (hosts.yml:11): must be a user, or user:group",
@@ -87,3 +87,25 @@ def test_production_is_protected_unless_the_inventory_says_otherwise(
 
     assert web.protected is protected
     assert web.sources["protected"] == ("hosts.yml" if said else "default")
+
+
+def test_a_second_node_is_reached_as_its_own_host_is(inventory: Callable[..., Path], environ: dict[str, str]) -> None:
+    web2 = "{ansible_host: 192.0.2.9, ansible_user: ops, ansible_become: true}"
+    node = f"nodes:\n  hosts:\n    web2: {web2}\n"
+    text = one_host(services="[odoo, {name: odoo, host: web2}, {name: worker, host: web}]") + node
+
+    (web,) = load_environment("prod", inventory=inventory(text), environ=environ).targets
+
+    assert web.services == ("odoo", "odoo on web2", "worker")
+    assert list(web.nodes) == ["odoo on web2"]
+    reached = web.nodes["odoo on web2"]
+    assert (reached.kind, reached.host, reached.user, reached.become) == ("ssh", "192.0.2.9", "ops", True)
+
+
+def test_a_second_node_on_a_host_that_nobody_knows_is_refused(
+    inventory: Callable[..., Path], environ: dict[str, str]
+) -> None:
+    error = refusal(inventory(one_host(services="[{name: odoo, host: web3}]")), environ)
+
+    assert error.summary == "services of web name a host that the inventory does not have"
+    assert error.found == "web3"
