@@ -113,7 +113,8 @@ def test_no_credential_of_the_store_reaches_the_host(project: Project, lab_host:
 def test_no_password_of_the_database_reaches_a_process_list_or_a_disk(fresh_lab_host: DebianHost) -> None:
     """It stands in odoo.conf alone, as before."""
     host = fresh_lab_host
-    host.sql(f"ALTER ROLE odoo PASSWORD '{PASSWORD}'")
+    # By stdin: the journal keeps the command line of whoever opens a session.
+    host.inside(f"cd /; runuser -u postgres -- psql -q prod <<'END'\nALTER ROLE odoo PASSWORD '{PASSWORD}'\nEND")
     host.inside(
         f"printf 'db_host = localhost\\ndb_password = %s\\n' '{PASSWORD.replace('%', '%%')}' >>/etc/odoo/odoo.conf"
     )
