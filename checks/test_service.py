@@ -16,7 +16,7 @@ class TestService:
         """Each is running, as its manager says."""
         check_runs(services)
         if target.service_manager == "systemd":
-            assert all(host.service(one.name).is_running for one in services)
+            assert all(host.service(one.name).is_running for one in services if one.label not in target.nodes)
 
     def test_services_start_at_boot(self, services: tuple[Service, ...]) -> None:
         """Each is enabled: it comes back when the host does."""
