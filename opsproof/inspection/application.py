@@ -46,5 +46,6 @@ def check_files_of(connection: Connection, host: Host, filestore: FilestoreSetti
 def _missing(names: Sequence[str], host: Host, root: PurePosixPath) -> list[str]:
     if host.is_local:
         return [name for name in names if not Path(root, name).is_file()]
-    listed = host.run("find", str(root), "-type", "f", "-printf", "%P\\0", timeout=3600.0).stdout
+    script = '[ ! -e "$0" ] || exec find "$0" -xtype f -printf "%P\\\\0"'
+    listed = host.run("sh", "-c", script, str(root), timeout=3600.0).stdout
     return sorted(set(names).difference(listed.split("\0")))

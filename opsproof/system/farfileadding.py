@@ -93,5 +93,6 @@ def remove_unfinished_there(host: Host, root: PurePosixPath) -> list[str]:
     Raises:
         HostError: One cannot be removed.
     """
-    words = ("find", str(root), "-name", f"{TEMPORARY}-*", "-print0", "-delete")
-    return [one for one in host.run(*words, timeout=3600.0).stdout.split("\0") if one]
+    script = '[ ! -e "$0" ] || exec find "$0" -name "$1" -print0 -delete'
+    found = host.run("sh", "-c", script, str(root), f"{TEMPORARY}-*", timeout=3600.0).stdout
+    return [one for one in found.split("\0") if one]

@@ -36,7 +36,9 @@ DAY = 86_400.0
 GRACE_SECONDS = 5.0
 _ROOT = "root"
 _MISSING, _NOT_RUN = 127, 126
-_SUDO = re.compile(r"^sudo: ", re.MULTILINE)
+# A host that cannot resolve its own name is told so by sudo each time, and that is no refusal.
+_SUDO = re.compile(r"^(?:sudo: (?!unable to resolve host|setrlimit|unable to send audit)|Sorry, user )", re.MULTILINE)
+_RUNUSER = re.compile(r"^runuser: ", re.MULTILINE)
 _NO_SUDO = re.compile(r"\bsudo: (?:command )?not found|executable file not found", re.MULTILINE)
 
 
@@ -252,6 +254,8 @@ class Host:
             return lost
         if self._prefix[:1] == ("sudo",) and (_SUDO.search(stderr) or _NO_SUDO.search(stderr)):
             return sudo_refused(self.connection, self._prefix[3], stderr.strip())
+        if self._prefix[:1] == ("runuser",) and status == 1 and _RUNUSER.search(stderr):
+            return command_failed("runuser", status, stderr)
         if status in (_MISSING, _NOT_RUN) and "timeout: failed to run command" in stderr:
             if status == _MISSING:
                 return program_missing(program)
@@ -329,7 +333,8 @@ def _start(launch: _Launch) -> subprocess.Popen[bytes]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill what has not ended, with everything that it started, which subprocess.run would leave running."""
     if process.returncode is None:
-        with suppress(ProcessLookupError):
+        # sudo's own group is not ours to kill: it ends with its input and its output.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     with process:
         pass  # its pipes are closed, and it is waited for

@@ -104,7 +104,10 @@ class Pipe:
                 view = view[os.write(stdin.fileno(), view) :]
         except (BrokenPipeError, ValueError) as error:
             # ValueError: its reader has seen its end, and closed the input.
-            self._process.wait(timeout=30)
+            try:
+                self._process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.kill()
             raise self._failure(self._process.returncode) from error
 
     def end_input(self) -> None:
@@ -134,6 +137,10 @@ class Pipe:
             raise self._failure(status)
 
     def _failure(self, status: int) -> HostError:
+        # What it has said last may still be on its way.
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=10)
         return self._explain(status, self.stderr) or command_failed(self.name, status, self.stderr)
 
     def kill(self) -> None:
@@ -147,6 +154,11 @@ class Pipe:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+            except PermissionError:
+                # sudo's: it ends at the end of its input, or at its next write.
+                for stream in (self._process.stdin, self._process.stdout):
+                    if stream is not None:
+                        stream.close()
         self._process.wait()
         if self._release is not None:
             self._release()

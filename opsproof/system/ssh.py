@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from opsproof.errors import HostError, ProgramMissing
-from opsproof.system.carrying import Carrier
+from opsproof.system.carrying import Carrier, short_folder
 from opsproof.system.undivided import undivided
 from opsproof.system.wrapped import SWEEP
 from opsproof.target import Connection
@@ -40,13 +40,16 @@ _LIFELINE = (
     f'printf "opsproof is here\\n"; while [ -n "$(timeout {SILENCE_SECONDS} head -c 1)" ]; do :; done;'
     f" set -- TERM; {SWEEP}; sleep 5; set -- KILL; {SWEEP}"
 )
+# As the first account that sudo lets it be; else as it is, and the first command that needs sudo tells.
+_AS_WHOM = (
+    'lifeline=$1; shift; for user in "$@"; do if sudo -n -u "$user" -- true 2>/dev/null;'
+    ' then exec sudo -n -u "$user" -- sh -c "$lifeline" "$0"; fi; done; exec sh -c "$lifeline" "$0"'
+)
 _LOST = 255
 _UNKNOWN_KEY = re.compile(
     r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No .* host key is known"
 )
 _REFUSED = re.compile(r"Permission denied|Too many authentication failures|no mutual signature|Load key")
-# What a local socket's path may hold, without what ssh appends while it makes it.
-_PATH_BYTES = 80
 
 
 class SshConnections:
@@ -115,11 +118,10 @@ class SshConnections:
                 kept="nothing was started",
                 hint="apt-get install openssh-client",
             )
-        temporary = tempfile.gettempdir()
-        folder = Path(tempfile.mkdtemp(prefix="opsproof-", dir=temporary if len(temporary) < _PATH_BYTES else "/tmp"))  # noqa: S108
+        folder = short_folder()
         # Of its own: a connection that was lost ends what it has left, and nothing of the one that came after it.
         master = _Master(folder / "s", f"{self._run}-{secrets.token_hex(4)}")
-        command = shlex.join([*self._root, "sh", "-c", _LIFELINE, master.mark])
+        command = shlex.join(["sh", "-c", _AS_WHOM, master.mark, _LIFELINE, *self._becoming])
         argv = (*self._ssh("-M", "-S", str(master.socket), "-o", "ControlPersist=no"), command)
         try:
             if not master.open(argv, self._environ):
@@ -130,10 +132,10 @@ class SshConnections:
         return master
 
     @property
-    def _root(self) -> tuple[str, ...]:
-        """What lets the lifeline end processes of other accounts, too."""
+    def _becoming(self) -> tuple[str, ...]:
+        """What lets the lifeline end processes of other accounts, too: the likelier first."""
         one = self._connection
-        return ("sudo", "-n", "-u", one.become_user or "root", "--") if one.become else ()
+        return tuple(dict.fromkeys(("root", one.become_user or "root"))) if one.become else ()
 
     def _ssh(self, *options: str) -> tuple[str, ...]:
         one = self._connection
@@ -168,7 +170,7 @@ class SshConnections:
                 kept="nothing was started",
                 hint=f"{shown}; then ansible_user and ansible_ssh_private_key_file in the inventory",
             )
-        if re.search(r"^sudo: ", stderr, re.MULTILINE):
+        if re.search(r"^sudo: (?!unable to resolve host)", stderr, re.MULTILINE):
             return sudo_refused(one, one.become_user or "root", found)
         return HostError(
             f"{one.host} cannot be reached by ssh",

@@ -6,6 +6,7 @@ through their own `exec`.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -52,6 +53,13 @@ class Local:
         del status, stderr
 
 
+_ENGINE = re.compile(
+    r"^(?:Error response from daemon|Cannot connect to the .* daemon|Error: No such container|Error from server"
+    r"|Error: no container with name or ID|Error: can only create exec sessions)",
+    re.MULTILINE,
+)
+
+
 class Container:
     """A container, or a pod, by its engine's `exec`.
 
@@ -81,8 +89,7 @@ class Container:
     def explain(self, status: int, stderr: str) -> HostError | None:
         """Return the engine's own complaint: an exec that failed has an exit status like any command's."""
         kind, host = self._kind, self._connection.host
-        signs = ("No such container", "is not running", "no container with name or ID", "Error from server", "daemon")
-        if status == 0 or not any(sign in stderr for sign in signs):
+        if status == 0 or not _ENGINE.search(stderr):
             return None
         return HostError(
             f"{host} cannot be reached by {kind}",

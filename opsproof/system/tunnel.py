@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from opsproof.errors import OpsproofError
+from opsproof.system.carrying import short_folder
 from opsproof.system.host import Host
 from opsproof.target import DatabaseAddress
 
@@ -57,7 +57,6 @@ copy(lambda size: os.read(0, size), far.sendall)
 LOOPBACK = "127.0.0.1"
 COMPLAINTS = 5
 COMPLAINT_SECONDS = 3.0
-_PATH_BYTES = 80
 
 
 class Tunnel:
@@ -75,9 +74,7 @@ class Tunnel:
         self._complaints: deque[str] = deque(maxlen=COMPLAINTS)
         self._folder: Path | None = None
         if self._place.startswith("/"):
-            temporary = tempfile.gettempdir()
-            short = temporary if len(temporary) < _PATH_BYTES else "/tmp"  # noqa: S108
-            self._folder = Path(tempfile.mkdtemp(prefix="opsproof-", dir=short))
+            self._folder = short_folder()
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(str(self._folder / SOCKET.format(port=self._port)))
         else:

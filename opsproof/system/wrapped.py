@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 # `read` takes its line byte by byte, and leaves the rest to the command. The shell stays, and turns the signal that
 # ended the command into an exit status: what ssh makes of a signal is its own failure.
 _VARIABLES = 'IFS= read -r line && eval "$line" && unset line || exit 125;'
-_COMMAND = 'timeout --kill-after=10 "$@"; exit $?'
+# 255 is ssh's own word for a connection that was lost.
+_COMMAND = 'timeout --kill-after=10 "$@"; status=$?; [ "$status" -ne 255 ] || status=254; exit "$status"'
 MARK = "OPSPROOF_RUN"
 # The mark stands in the environment of whatever is left of a run, below whichever account.
 SWEEP = (
@@ -46,7 +47,9 @@ def first_line(variables: Mapping[str, str], mark: str) -> bytes:
         mark: What tells the processes that one connection has started from all others.
     """
     words = {"LC_ALL": "C", **variables, MARK: mark}
-    said = " ".join(f"{name}={_quoted(text)}" for name, text in words.items())
+    # Shells export functions under names that none of them can read back.
+    known = {name: text for name, text in words.items() if name.isascii() and name.isidentifier()}
+    said = " ".join(f"{name}={_quoted(text)}" for name, text in known.items())
     return os.fsencode(f"n=$(printf '\\n_'); n=${{n%_}}; export {said}\n")
 
 

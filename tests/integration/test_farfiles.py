@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from opsproof.errors import FilestoreError, HostError
+from opsproof.system.farfileadding import FarFileAdder
+from opsproof.system.farfiles import WantedFile
+from opsproof.system.fileadding import FileAdder, Ownership
+from opsproof.system.filestore import FileHeader
 from opsproof.system.host import Host
 from opsproof.system.transport import close_connections
 from tests.lab.filestores import ODD_NAMES, add, filestore_of, freeze_and_read, live
@@ -77,3 +82,44 @@ def test_a_stream_that_is_cut_is_no_whole_one(live: Path, host: Host) -> None:
         read_and_cut()
     filestore.thaw()
     assert not filestore.is_frozen()
+
+
+def test_files_and_links_are_added_there_as_they_are_here(tmp_path: Path, host: Host) -> None:
+    ownership = Ownership("nobody", "nogroup", 0o750)
+    files = {os.fsdecode(name): name for name in ODD_NAMES} | {
+        "a/b/c": b"deep",
+        "empty": b"",
+        "big": os.urandom(700_000),
+    }
+    links = {"one": "a/b/c", "z last": "nowhere"}
+    for name, adder in (("here", FileAdder(PurePosixPath(tmp_path / "here"), ownership)),
+                        ("there", FarFileAdder(host, PurePosixPath(tmp_path / "there"), ownership))):  # fmt: skip
+        given = [(FileHeader(path, len(data), None), iter([data])) for path, data in files.items()]
+        given += [(FileHeader(path, 0, link), iter(())) for path, link in links.items()]
+        assert adder.add(sorted(given, key=lambda one: one[0].path), lambda _: None) == sum(map(len, files.values())), (
+            name
+        )
+        wanted = [WantedFile(path, "", len(data), None) for path, data in files.items()]
+        wanted += [WantedFile(path, "", 0, link) for path, link in links.items()]
+        wanted += [WantedFile("gone", "", 1, None), WantedFile("big", "0" * 64, 700_000, None)]
+        assert list(adder.compare_all(wanted)) == ["present"] * (len(files) + 2) + ["missing", "wrong"]
+    assert described(tmp_path / "here") == described(tmp_path / "there")
+
+
+def test_a_file_that_would_go_elsewhere_is_refused_there(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "link").symlink_to(tmp_path)
+    adder = FarFileAdder(host, PurePosixPath(tmp_path / "files"), Ownership("nobody", "nogroup", 0o750))
+    for path in ("../out", "/etc/out", "link/out"):
+        with pytest.raises(FilestoreError, match="is no place in a filestore"):
+            adder.add([(FileHeader(path, 1, None), iter([b"x"]))], lambda _: None)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FilestoreError, match="cannot be given to nobody-of-the-kind"):
+        FarFileAdder(host, PurePosixPath(tmp_path / "files"), Ownership("nobody-of-the-kind", "nogroup", 0o750))
+
+
+def described(folder: Path) -> list[str]:
+    found = subprocess.run(
+        ["find", ".", "-printf", "%P %y %l %s %u:%g %m\\n"], cwd=folder, capture_output=True, check=True
+    ).stdout.splitlines()
+    return sorted(line.decode(errors="replace") for line in found if b" d " not in line)
