@@ -174,8 +174,9 @@ class Host:
         Raises:
             HostError: The host cannot be reached.
         """
+        prefix = self._prefix
         way = self._transport.take()
-        marked = (*self._prefix, "env", "LC_ALL=C", f"{MARK}={way.mark}", "timeout", f"{DAY:.0f}", *argv)
+        marked = (*prefix, "env", "LC_ALL=C", f"{MARK}={way.mark}", "timeout", f"{DAY:.0f}", *argv)
         try:
             return _Spliced(
                 way.line(marked),
@@ -215,8 +216,10 @@ class Host:
     ) -> _Launch:
         if self.is_local:
             return _Launch(tuple(argv), {**inherited(), "LC_ALL": "C", **(env or {})})
+        # Before a way is taken: who logs in is asked over one, too, and that may fail.
+        prefix = self._prefix
         way = self._transport.take()
-        line = way.line(wrapped(argv, seconds, self._prefix, own_input=has_all_input and bool(self._prefix)))
+        line = way.line(wrapped(argv, seconds, prefix, own_input=has_all_input and bool(prefix)))
         return _Launch(line, inherited(*CARRIERS), first_line(env or {}, way.mark), way.release)
 
     @cached_property

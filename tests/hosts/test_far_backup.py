@@ -103,11 +103,11 @@ def test_no_credential_of_the_store_reaches_the_host(project: Project, lab_host:
         run = begun.finish()
     assert run.status == 0, run.output
     assert any("pg_dump" in one for one in seen)
-    disk = lab_host.inside("journalctl --no-pager; cat /root/.*history /home/*/.*history 2>/dev/null || true")
+    disk = lab_host.inside("journalctl --no-pager; cat ~root/.*history ~ops/.*history 2>/dev/null || true")
     for text in (SECRET, urllib.parse.quote(SECRET), urllib.parse.quote_plus(SECRET)):
         assert not any(text in one for one in seen)
         assert text not in disk
-        assert lab_host.inside(f"grep -rlF '{text}' /tmp /var/tmp /var/log /root /home /run 2>/dev/null || true") == ""
+        assert lab_host.inside(f"grep -rlF '{text}' /tmp /var/tmp /var/log ~root /home /run 2>/dev/null || true") == ""
 
 
 def test_no_password_of_the_database_reaches_a_process_list_or_a_disk(fresh_lab_host: DebianHost) -> None:
@@ -125,7 +125,7 @@ def test_no_password_of_the_database_reaches_a_process_list_or_a_disk(fresh_lab_
         run = begun.finish()
     assert run.status == 0, run.output
     assert any("pg_dump" in one for one in seen)
-    places = "/tmp /var/tmp /var/log /root /home /run /var/lib/odoo"
+    places = "/tmp /var/tmp /var/log ~root /home /run /var/lib/odoo"
     for text in (PASSWORD, urllib.parse.quote(PASSWORD), urllib.parse.quote_plus(PASSWORD)):
         assert not any(text in one for one in seen)
         assert text not in run.output + run.log + run.xml

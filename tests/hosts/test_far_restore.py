@@ -208,12 +208,12 @@ class TestFaults:
 
     def test_the_disk_of_the_filestore_is_full(self, project: Project, lab_host: DebianHost) -> None:
         """Found before anything changes; what fills up later than that is found when it does."""
-        lab_host.inside(f"cd {FILESTORE}; mkdir /root/aside; mv ?? /root/aside/")
+        lab_host.inside(f"cd {FILESTORE}; mkdir /var/tmp/aside; mv ?? /var/tmp/aside/")
         try:
             with lab_host.small_disk("/var/lib/odoo/filestore", room=100_000):
                 run = project.run(action=RESTORE, env=ENVIRONMENT)
         finally:
-            lab_host.inside(f"cp -a /root/aside/* {FILESTORE}/; rm -r /root/aside")
+            lab_host.inside(f"cp -a /var/tmp/aside/* {FILESTORE}/; rm -r /var/tmp/aside")
         message = require_failure(run, "test_nothing_is_in_the_way", "room: ", "for files in /var/lib/odoo/filestore")
         assert lab_host.address in message
         self.require_old(lab_host)

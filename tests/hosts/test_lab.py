@@ -147,7 +147,7 @@ def test_disk_is_small_for_a_while(lab_host: DebianHost) -> None:
 def test_crashed_host_boots_again_with_what_was_committed(fresh_lab_host: DebianHost) -> None:
     host = fresh_lab_host
     address = host.address
-    host.run("echo kept >/root/kept")
+    host.run("echo kept >~/kept")
     host.sql("CREATE TABLE kept AS SELECT 42 AS answer")
     with subprocess.Popen(host.login.argv("echo here; sleep 60"), stdout=subprocess.PIPE) as session:
         assert session.stdout is not None
@@ -161,7 +161,7 @@ def test_crashed_host_boots_again_with_what_was_committed(fresh_lab_host: Debian
     host.boot()
 
     assert host.address == address
-    assert host.run("cat /root/kept") == "kept"
+    assert host.run("cat ~/kept") == "kept"
     assert host.sql("SELECT answer FROM kept") == "42"
     assert "was not properly shut down" in host.run("cat /var/log/postgresql/*.log")
     assert host.run("systemctl is-active odoo") == "active"
@@ -170,13 +170,13 @@ def test_crashed_host_boots_again_with_what_was_committed(fresh_lab_host: Debian
 def test_powered_off_host_was_shut_down_in_order(fresh_lab_host: DebianHost) -> None:
     host = fresh_lab_host
     address = host.address
-    host.run("echo kept >/root/kept")
+    host.run("echo kept >~/kept")
 
     host.down()
     host.boot()
 
     assert host.address == address
-    assert host.run("cat /root/kept") == "kept"
+    assert host.run("cat ~/kept") == "kept"
     assert "was not properly shut down" not in host.run("cat /var/log/postgresql/*.log")
 
 
@@ -200,7 +200,7 @@ def test_reset_host_is_pristine(fresh_lab_host: DebianHost) -> None:
     address = host.address
     identity = host.run("cat /etc/machine-id")
     host.run(
-        "systemctl stop odoo; cd /; rm -rf /var/lib/odoo/filestore; touch /root/mine; sudo -u postgres dropdb prod"
+        "systemctl stop odoo; cd /; rm -rf /var/lib/odoo/filestore; touch ~/mine; sudo -u postgres dropdb prod"
     )
 
     host.reset()
@@ -209,7 +209,7 @@ def test_reset_host_is_pristine(fresh_lab_host: DebianHost) -> None:
 
     assert host.address == address
     assert host.run("cat /etc/machine-id") != identity
-    assert host.run("ls /root") == ""
+    assert host.run("ls ~") == ""
     assert int(host.run(f"find {FILESTORE}/prod -type f | wc -l")) > 0
     host.await_odoo()
 
@@ -220,8 +220,8 @@ def test_two_hosts_stand_side_by_side(boot_lab_host: Callable[[str], DebianHost]
     assert web.address != worker.address
     assert [web.run("hostname"), worker.run("hostname")] == [web.name, worker.name]
     web.run(f"ping -c 1 -W 5 {worker.address}")
-    web.run("touch /root/mine")
-    assert worker.run("ls /root") == ""
+    web.run("touch ~/mine")
+    assert worker.run("ls ~") == ""
     web.crash()
     assert worker.run("systemctl is-active postgresql") == "active"
 
