@@ -199,9 +199,7 @@ def test_reset_host_is_pristine(fresh_lab_host: DebianHost) -> None:
     host = fresh_lab_host
     address = host.address
     identity = host.run("cat /etc/machine-id")
-    host.run(
-        "systemctl stop odoo; cd /; rm -rf /var/lib/odoo/filestore; touch ~/mine; sudo -u postgres dropdb prod"
-    )
+    host.run("systemctl stop odoo; cd /; rm -rf /var/lib/odoo/filestore; touch ~/mine; sudo -u postgres dropdb prod")
 
     host.reset()
     assert not host.is_running
