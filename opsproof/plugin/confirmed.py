@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
-from opsproof.plugin.steps import TARGET, procedure_of
+from opsproof.plugin.steps import TARGET, is_worker, procedure_of
 
+# What reports, a worker's too, say of a test that looks at a target without being a procedure's step.
+CHECK = "opsproof_check"
 CHECKS = pytest.StashKey[set[str]]()
 PASSED = pytest.StashKey[set[str]]()
 
@@ -13,22 +17,23 @@ PASSED = pytest.StashKey[set[str]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Begin with nothing."""
     config.stash[CHECKS], config.stash[PASSED] = set(), set()
-    config.pluginmanager.register(_Passed(config.stash[PASSED]), "opsproof-passed")
+    config.pluginmanager.register(_Reported(config), "opsproof-passed")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which tests look at a target without being a procedure's steps."""
-    for item in session.items:
-        callspec = getattr(item, "callspec", None)
-        if callspec is not None and TARGET in callspec.params and procedure_of(item) is None:
-            session.config.stash[CHECKS].add(item.nodeid)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say of a report that it is a check's."""
+    report = yield
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and TARGET in callspec.params and procedure_of(item) is None:
+        setattr(report, CHECK, True)
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turn a run whose checks have all been skipped into a failure."""
     checks = session.config.stash[CHECKS]
-    if exitstatus != pytest.ExitCode.OK or not checks or session.config.option.collectonly:
+    if exitstatus != pytest.ExitCode.OK or not checks or is_worker(session.config):
         return
     passed = session.config.stash[PASSED]
     if checks.isdisjoint(passed):
@@ -38,13 +43,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-class _Passed:
-    """Notes what has passed, here or in a worker."""
+class _Reported:
+    """Notes what was checked and what has passed, here or in a worker."""
 
-    def __init__(self, passed: set[str]) -> None:
-        self._passed = passed
+    def __init__(self, config: pytest.Config) -> None:
+        self._checks, self._passed = config.stash[CHECKS], config.stash[PASSED]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note a test that has passed."""
-        if report.when == "call" and report.passed:
-            self._passed.add(report.nodeid)
+        """Note a check, and whether it has passed."""
+        if getattr(report, CHECK, False):
+            self._checks.add(report.nodeid)
+            if report.when == "call" and report.passed:
+                self._passed.add(report.nodeid)

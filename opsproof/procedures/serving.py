@@ -9,6 +9,7 @@ from opsproof.inspection.health import wait_until_healthy
 from opsproof.journal import Journal
 from opsproof.system.host import Host
 from opsproof.system.service import Launched, Service, services_of
+from opsproof.system.web import asker_of
 from opsproof.target import Target
 
 
@@ -27,6 +28,7 @@ class Serving:
     def __init__(self, target: Target, host: Host, journal: Journal) -> None:
         self.services: tuple[Service, ...] = services_of(target, host)
         self._target = target
+        self._host = host
         self._journal = journal
         self._launched: list[tuple[Service, Launched]] = []
 
@@ -56,9 +58,12 @@ class Serving:
             ProofError: It does not, in its time.
             HostError: A service that was launched has ended.
         """
-        if self._target.health_url:
+        url = self._target.health_url
+        if url:
             with self._journal.phase("health"):
-                wait_until_healthy(self._target.health_url, self._target.health_timeout, self._look_at_launched)
+                wait_until_healthy(
+                    url, self._target.health_timeout, self._look_at_launched, ask=asker_of(self._host, url)
+                )
 
     def require_steady(self) -> None:
         """Make sure that what was launched keeps running.

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
+import secrets
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -22,13 +21,13 @@ from typing import Any
 from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host as TestinfraHost
 
-from opsproof.errors import CommandTimeout, HostError
+from opsproof.errors import HostError
 from opsproof.system.carrying import CARRIERS, inherited
+from opsproof.system.launch import Launch, run_to_end
 from opsproof.system.pipe import BUFFER_BYTES, Pipe, cannot_start, command_failed, program_missing
 from opsproof.system.ssh import sudo_refused
 from opsproof.system.transport import transport_of
-from opsproof.system.undivided import undivided
-from opsproof.system.wrapped import MARK, first_line, wrapped
+from opsproof.system.wrapped import END_SECONDS, MARK, ending, first_line, wrapped
 from opsproof.target import Connection
 
 DAY = 86_400.0
@@ -49,16 +48,6 @@ class Completed:
     status: int
     stdout: str
     stderr: str
-
-
-@dataclass(frozen=True)
-class _Launch:
-    """What this machine runs for a command: `said` is what its input begins with."""
-
-    argv: tuple[str, ...]
-    environ: Mapping[str, str]
-    said: bytes = b""
-    release: Callable[[], None] = lambda: None
 
 
 class Host:
@@ -124,7 +113,7 @@ class Host:
             HostError: The host cannot be reached, or sudo refuses.
         """
         launch = self._launch(argv, env, timeout + GRACE_SECONDS, has_all_input=True)
-        stdout, stderr, status = _run_to_end(launch, argv, stdin, timeout)
+        stdout, stderr, status = run_to_end(launch, argv, stdin, timeout)
         # A file name that is no UTF-8 can be handed back to the host as it came.
         completed = Completed(status, stdout.decode(errors="surrogateescape"), stderr.decode(errors="replace"))
         lost = self._explain(argv[0], completed.status, completed.stderr)
@@ -163,6 +152,7 @@ class Host:
             name=argv[0],
             said=launch.said if feed else b"",
             explain=partial(self._explain, argv[0]),
+            end_there=launch.end_there,
             release=launch.release,
         )
 
@@ -213,14 +203,24 @@ class Host:
 
     def _launch(
         self, argv: Sequence[str], env: Mapping[str, str] | None, seconds: float, *, has_all_input: bool
-    ) -> _Launch:
+    ) -> Launch:
         if self.is_local:
-            return _Launch(tuple(argv), {**inherited(), "LC_ALL": "C", **(env or {})})
+            return Launch(tuple(argv), {**inherited(), "LC_ALL": "C", **(env or {})})
         # Before a way is taken: who logs in is asked over one, too, and that may fail.
         prefix = self._prefix
         way = self._transport.take()
-        line = way.line(wrapped(argv, seconds, prefix, own_input=has_all_input and bool(prefix)))
-        return _Launch(line, inherited(*CARRIERS), first_line(env or {}, way.mark), way.release)
+        token = secrets.token_hex(8)
+        line = way.line(wrapped(argv, seconds, prefix, token=token, own_input=has_all_input and bool(prefix)))
+        said = first_line(env or {}, way.mark)
+        return Launch(line, inherited(*CARRIERS), said, way.release, partial(self._end, token, prefix))
+
+    def _end(self, token: str, prefix: Sequence[str]) -> None:
+        """End a command on the host, as the account that it has."""
+        # Where this does not reach the host, the lifeline of the connection or the command's own timeout ends it.
+        with suppress(HostError):
+            way = self._transport.take()
+            line = way.line((*prefix, *ending(token)))
+            run_to_end(Launch(line, inherited(*CARRIERS), release=way.release), line, b"", END_SECONDS)
 
     @cached_property
     def _prefix(self) -> tuple[str, ...]:
@@ -239,8 +239,8 @@ class Host:
         if self.connection not in _LOGINS:
             way = self._transport.take()
             line = way.line(("sh", "-c", "id -un; id -u"))
-            launch = _Launch(line, {**inherited(*CARRIERS), "LC_ALL": "C"}, release=way.release)
-            stdout, stderr, status = _run_to_end(launch, line, b"", 60.0)
+            launch = Launch(line, {**inherited(*CARRIERS), "LC_ALL": "C"}, release=way.release)
+            stdout, stderr, status = run_to_end(launch, line, b"", 60.0)
             error = self._transport.explain(status, stderr.decode(errors="replace"))
             if error is not None or status != 0:
                 raise error or command_failed("id", status, stderr.decode(errors="replace"))
@@ -302,42 +302,3 @@ class _Backend(BaseBackend):  # type: ignore[misc] # testinfra's has no types
         return self.result(
             done.status, line.encode(), done.stdout.encode(errors="surrogateescape"), done.stderr.encode()
         )
-
-
-def _run_to_end(launch: _Launch, argv: Sequence[str], stdin: bytes, timeout: float) -> tuple[bytes, bytes, int]:
-    with ExitStack() as ending:
-        ending.callback(launch.release)
-        with undivided():
-            process = _start(launch)
-            ending.callback(_end, process)
-        try:
-            stdout, stderr = process.communicate(launch.said + stdin, timeout)
-        except subprocess.TimeoutExpired as error:
-            raise CommandTimeout(
-                f"{argv[0]} did not end within {timeout:.0f} seconds", found=shlex.join(argv), kept="it was killed"
-            ) from error
-    return stdout, stderr, process.returncode
-
-
-def _start(launch: _Launch) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            launch.argv,
-            env=dict(launch.environ),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise cannot_start(launch.argv[0], error) from error
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what has not ended, with everything that it started, which subprocess.run would leave running."""
-    if process.returncode is None:
-        # sudo's own group is not ours to kill: it ends with its input and its output.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    with process:
-        pass  # its pipes are closed, and it is waited for

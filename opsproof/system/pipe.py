@@ -36,6 +36,7 @@ class Pipe:
         name: Of the command, for errors.
         said: What a fed input begins with.
         explain: Why a command was not run at all, from exit status and stderr.
+        end_there: Called where it is killed: ends what another machine runs of it.
         release: Called once, when it has ended.
 
     A session of its own keeps a Ctrl-C at the terminal from reaching the command before the undo does; when this
@@ -52,10 +53,12 @@ class Pipe:
         name: str,
         said: bytes = b"",
         explain: Callable[[int, str], HostError | None] = lambda *_: None,
+        end_there: Callable[[], None] = lambda: None,
         release: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name.rsplit("/", 1)[-1]
         self._explain = explain
+        self._end_there = end_there
         self._release: Callable[[], None] | None = release
         self._tail: deque[str] = deque(maxlen=STDERR_LINES)
         with ExitStack() as ending:
@@ -145,7 +148,8 @@ class Pipe:
 
     def kill(self) -> None:
         """End the command now, and everything that it started."""
-        if self._process.poll() is None:
+        was_running = self._process.poll() is None
+        if was_running:
             try:
                 os.killpg(self._process.pid, signal.SIGTERM)
                 deadline = time.monotonic() + 2.0
@@ -160,6 +164,8 @@ class Pipe:
                     if stream is not None:
                         stream.close()
         self._process.wait()
+        if was_running:
+            self._end_there()
         if self._release is not None:
             self._release()
             self._release = None

@@ -2,6 +2,9 @@
 
 A secret in an argument would stand in the host's process list, and one in a file on its disk: so the variables come as
 the first line of the command's input, which a shell reads before the command takes its place.
+
+Two variables that are no secret mark whatever a command starts, below whichever account: which connection it belongs
+to, and which command it is. By them the host is told to end what is left.
 """
 
 from __future__ import annotations
@@ -16,15 +19,23 @@ _VARIABLES = 'IFS= read -r line && eval "$line" && unset line || exit 125;'
 # 255 is ssh's own word for a connection that was lost.
 _COMMAND = 'timeout --kill-after=10 "$@"; status=$?; [ "$status" -ne 255 ] || status=254; exit "$status"'
 MARK = "OPSPROOF_RUN"
-# The mark stands in the environment of whatever is left of a run, below whichever account.
-SWEEP = (
-    f'grep -lzx "{MARK}=$0" /proc/[0-9]*/environ 2>/dev/null'
-    ' | while IFS=/ read -r _ _ one _; do kill -s "$1" "$one" 2>/dev/null; done'
+_ONE = "OPSPROOF_COMMAND"
+_FOUND = 'grep -lzx "{name}=$0" /proc/[0-9]*/environ 2>/dev/null'
+_KILLED = 'while IFS=/ read -r _ _ one _; do kill -s "$1" "$one" 2>/dev/null; done'
+SWEEP = f"{_FOUND.format(name=MARK)} | {_KILLED}"
+"""Of a shell whose `$0` is a connection's mark, and `$1` a signal."""
+# Asked every tenth of a second: SIGTERM at first, SIGKILL after three seconds of it; given up after ten.
+_END_ONE = (
+    f'n=0; while [ "$n" -lt 100 ]; do found=$({_FOUND.format(name=_ONE)}); [ -n "$found" ] || exit 0;'
+    ' [ "$n" -ne 0 ] || set -- TERM; [ "$n" -ne 30 ] || set -- KILL;'
+    f' case $n in 0|30) printf "%s\\n" "$found" | {_KILLED};; esac; n=$((n + 1)); sleep 0.1; done; exit 1'
 )
+END_SECONDS = 12.0
+"""That the end of one command takes at most."""
 
 
 def wrapped(
-    command: Sequence[str], seconds: float, prefix: Sequence[str] = (), *, own_input: bool = False
+    command: Sequence[str], seconds: float, prefix: Sequence[str] = (), *, token: str = "", own_input: bool = False
 ) -> list[str]:
     """Return what the host runs for a command whose variables come from stdin.
 
@@ -32,11 +43,22 @@ def wrapped(
         command: The program and its arguments.
         seconds: Until the host itself ends it, whoever still waits for it.
         prefix: What changes the account.
+        token: What tells the command from all others, for `ending`.
         own_input: Its input is all there, and goes through a pipe of the account's own: only that can be opened once
             more, as /dev/stdin.
     """
     script = f"{_VARIABLES} {'cat | ' if own_input else ''}{_COMMAND}"
-    return [*prefix, "sh", "-c", script, "opsproof", f"{seconds:.0f}", *command]
+    marked = ("env", f"{_ONE}={token}") if token else ()
+    return [*prefix, *marked, "sh", "-c", script, "opsproof", f"{seconds:.0f}", *command]
+
+
+def ending(token: str) -> list[str]:
+    """Return what ends a command on its host, with everything that it started, and returns once nothing is left.
+
+    Args:
+        token: The one that the command was given.
+    """
+    return ["sh", "-c", _END_ONE, token]
 
 
 def first_line(variables: Mapping[str, str], mark: str) -> bytes:

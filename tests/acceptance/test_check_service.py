@@ -40,9 +40,9 @@ def project() -> Iterator[Project]:
             yield made
 
 
-def check(project: Project, env: str) -> ActionRun:
+def check(project: Project, env: str, *arguments: str) -> ActionRun:
     before = project.stored()
-    run = project.run(action=CHECK, env=env)
+    run = project.run(*arguments, action=CHECK, env=env)
     assert project.stored() == before
     return run
 
@@ -68,8 +68,9 @@ def test_what_is_wrong_is_told_with_its_evidence(project: Project, env: str, ste
     assert all(word in message for word in words), message
 
 
-def test_nothing_to_check_is_no_success(project: Project) -> None:
-    run = check(project, "bare")
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "by workers"])
+def test_nothing_to_check_is_no_success(project: Project, workers: tuple[str, ...]) -> None:
+    run = check(project, "bare", *workers)
     assert run.status == 1, run.output
     assert "none of 3 checks confirmed anything" in run.output
     assert "the inventory names no services of web-bare" in run.output

@@ -137,7 +137,7 @@ class TestFaults:
     def project(self, lab_host: DebianHost) -> Iterator[Project]:
         """A pristine host, its backup, and one row that the backup does not have."""
         lab_host.await_odoo()
-        with project_of(lab_host, "ops", health_url=f"{lab_host.odoo_url}/web/login") as made:
+        with project_of(lab_host, "ops", health_url="http://127.0.0.1:8069/web/login") as made:
             back_up(made)
             lab_host.sql(
                 "DROP TABLE IF EXISTS public.since; CREATE TABLE public.since (); ALTER TABLE since OWNER TO odoo"

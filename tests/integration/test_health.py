@@ -15,6 +15,14 @@ import pytest
 
 from opsproof.errors import ProofError
 from opsproof.inspection.health import check_health, wait_until_healthy
+from opsproof.system import web_agent
+from opsproof.system.host import Host
+from opsproof.system.transport import close_connections
+from opsproof.system.web import ask_here, asker_of
+from opsproof.target import Connection
+from tests.lab.ssh_server import SshServer, ssh_server
+
+__all__ = ["ssh_server"]
 
 
 @dataclass(frozen=True)
@@ -207,3 +215,37 @@ def test_no_proxy_answers_in_the_applications_place(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ProofError, match="not healthy"):
             check_health(url)
     assert proxy.asked == []
+
+
+class TestWhoAsks:
+    """A page of the host itself is asked for on the host, by its own python3."""
+
+    @pytest.fixture
+    def asked(self, ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+        def must_not(*_: object) -> Answer:
+            raise AssertionError("this machine asked")
+
+        monkeypatch.setattr(web_agent, "ask", must_not)
+        yield Host(ssh_server.connection)
+        close_connections()
+
+    def test_a_page_of_a_remote_host_s_own(self, asked: Host) -> None:
+        with serving(lambda path, before: Answer(200 if before else 503, b"starts")) as page:
+            ask = asker_of(asked, page.url)
+            with pytest.raises(ProofError, match="is not healthy") as caught:
+                check_health(page.url, ask=ask)
+            assert caught.value.found == "HTTP 503 Service Unavailable\nstarts"
+            assert wait_until_healthy(page.url, 10, ask=ask) < 5
+
+    def test_nobody_listens_there(self, asked: Host) -> None:
+        with reserved() as (url, _), pytest.raises(ProofError, match="is not healthy") as caught:
+            check_health(url, ask=asker_of(asked, url))
+        assert "no answer: [Errno 111] Connection refused" in caught.value.found
+
+    @pytest.mark.parametrize("url", ["https://shop.example.com/web", "http://198.51.100.7:8069/"])
+    def test_a_page_of_everybody_s_is_asked_for_from_here(self, ssh_server: SshServer, url: str) -> None:
+        assert asker_of(Host(ssh_server.connection), url) is ask_here
+
+    @pytest.mark.parametrize("kind", ["local", "docker"])
+    def test_a_port_of_this_machine_s(self, kind: str) -> None:
+        assert asker_of(Host(Connection(kind=kind, host="web")), "http://127.0.0.1:8069/") is ask_here

@@ -27,10 +27,10 @@ while [ $# -gt 0 ]; do
 done
 """
 KINDS = {
-    "docker": ("web", "exec -i -u odoo web sh -c "),
-    "podman": ("web", "exec -i -u odoo web sh -c "),
-    "kubectl": ("live/web", "exec -i -n live web -- sh -c "),
-    "community.docker.docker": ("web", "exec -i -u odoo web sh -c "),
+    "docker": ("web", "exec -i -u odoo web env OPSPROOF_COMMAND="),
+    "podman": ("web", "exec -i -u odoo web env OPSPROOF_COMMAND="),
+    "kubectl": ("live/web", "exec -i -n live web -- env OPSPROOF_COMMAND="),
+    "community.docker.docker": ("web", "exec -i -u odoo web env OPSPROOF_COMMAND="),
 }
 
 
