@@ -12,6 +12,8 @@ from typing import Literal
 
 from psycopg.conninfo import make_conninfo
 
+from opsproof.policies import Policies
+
 
 @dataclass(frozen=True)
 class Secret:
@@ -211,6 +213,7 @@ class Target:
     odoo_bin: str | None = None
     web_base_url: str | None = None
     neutralize: tuple[str, ...] = ()
+    policies: Policies = Policies()
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -23,6 +23,7 @@ FLOORS = (
     ("opsproof.intent", "opsproof.inventory"),
     ("opsproof.odoo", "opsproof.neutralizing", "opsproof.journal"),
     ("opsproof.target", "opsproof.machine"),
+    ("opsproof.policies",),
     ("opsproof.errors",),
 )
 # An application of its own, which the engine has no branch for: it may know what any application may.
