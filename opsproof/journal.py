@@ -1,15 +1,20 @@
 """What happened: one JSON line per event, with timings, and with every known secret blotted out.
 
 A line is handed to the kernel as soon as it is written, so the journal of a run that is killed ends with the last
-thing that the run did.
+thing that the run did. Each line holds the SHA-256 of the one before it (`opsproof.chain`):
+
+    python -m opsproof.journal verify FILE
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import re
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +24,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from opsproof.chain import FIRST, LINK, command, link_of
 from opsproof.errors import ConfigurationError
 
 BLOT = "***"
 SHORTEST_SECRET = 4
+TAIL_BYTES = 1 << 16
 PERCENT_CODE = re.compile("%[0-9A-F]{2}")
 
 
@@ -77,15 +84,39 @@ class Journal:
         self._listeners: list[Callable[[Progress], None]] = []
         self._log = logging.getLogger("opsproof")
         self._file = None if path is None else open_private(path, new=True)
+        self._head, self._size = FIRST, 0
+        self._lock = threading.RLock()
 
     def record(self, event: str, /, **fields: Any) -> None:
         """Write one event; the fields are what JSON can hold, anything else by its `str`."""
-        line = json.dumps(
-            {"time": datetime.now(UTC).isoformat(), "event": event, **fields}, default=str, ensure_ascii=False
-        )
-        if self._file is not None:
-            # A file name that is no UTF-8 must not stop the run that wanted to mention it.
-            os.write(self._file, (self.redactor.clean(line) + "\n").encode(errors="replace"))
+        if self._file is None:
+            return
+        # Several threads and processes may write the same file: each line follows the one before, whoever wrote that.
+        with self._lock:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                self._append(self._file, {"time": datetime.now(UTC).isoformat(), "event": event, **fields})
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _append(self, file: int, event: dict[str, Any]) -> None:
+        size = os.fstat(file).st_size
+        if size != self._size:
+            self._head = _head_of(file, size)
+        text = self.redactor.clean(json.dumps(event, default=str, ensure_ascii=False))
+        # After the cleaning, which must not take the link for a secret. A file name that is no UTF-8 must not stop the
+        # run that wanted to mention it.
+        line = f'{text[:-1]}, "{LINK}": "{self._head}"}}\n'.encode(errors="replace")
+        os.write(file, line)
+        self._head, self._size = link_of(line), size + len(line)
+
+    @property
+    def head(self) -> str:
+        """Return the link of the last line that was written, by whichever process; empty where nothing is kept."""
+        if self._file is None:
+            return ""
+        size = os.fstat(self._file).st_size
+        return self._head if size == self._size else _head_of(self._file, size)
 
     def info(self, message: str, /, **fields: Any) -> None:
         """Write an event that people should also see as a line of the log."""
@@ -142,7 +173,7 @@ def open_private(path: Path, *, new: bool = False) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         exclusive = os.O_EXCL if new else 0
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | exclusive, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | exclusive, 0o600)
     except OSError as error:
         if new and path.exists():
             raise
@@ -158,3 +189,18 @@ def _escape(text: str) -> Iterator[str]:
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield repr(text)[1:-1]
+
+
+def _head_of(file: int, size: int) -> str:
+    """Return the link of the last line of a file."""
+    tail, start = b"", size
+    while start and b"\n" not in tail[:-1]:
+        begin = max(0, start - TAIL_BYTES)
+        tail = os.pread(file, start - begin, begin) + tail
+        start = begin
+    last = tail.removesuffix(b"\n").rpartition(b"\n")[2]
+    return link_of(last) if tail else FIRST
+
+
+if __name__ == "__main__":
+    sys.exit(command(sys.argv[1:]))

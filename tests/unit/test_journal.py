@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from opsproof.chain import FIRST
 from opsproof.errors import ConfigurationError, ProofError
 from opsproof.journal import Journal, Progress, Redactor, open_private
 
@@ -72,6 +73,7 @@ def test_an_event_has_a_time_a_name_and_its_fields(tmp_path: Path) -> None:
     journal.close()
     (event,) = events(tmp_path / "run.jsonl")
     assert str(event.pop("time")).endswith("+00:00")
+    assert event.pop("previous") == FIRST
     assert event == {"event": "stored", "bytes": 12, "path": "/x", "names": ["a", "b"], "text": "Größe\nzwei"}
 
 

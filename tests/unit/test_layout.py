@@ -22,7 +22,7 @@ FLOORS = (
     ("opsproof.system",),
     ("opsproof.intent", "opsproof.inventory"),
     ("opsproof.odoo", "opsproof.neutralizing", "opsproof.journal"),
-    ("opsproof.target", "opsproof.machine"),
+    ("opsproof.target", "opsproof.machine", "opsproof.chain"),
     ("opsproof.policies",),
     ("opsproof.errors",),
 )
