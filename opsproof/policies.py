@@ -150,4 +150,4 @@ class Policies:
     bucket: BucketExpectations = BucketExpectations()
     sealing: Sealing = Sealing()
     thresholds: Thresholds = Thresholds()
-    ping_urls: Mapping[str, str] = field(default_factory=dict, hash=False)
+    ping_urls: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)

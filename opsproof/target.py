@@ -12,7 +12,7 @@ from typing import Literal
 
 from psycopg.conninfo import make_conninfo
 
-from opsproof.policies import Policies
+from opsproof.policies import ObjectLock, Policies
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class DirectoryStoreSettings:
 class S3StoreSettings:
     """Backups go to `s3://{bucket}/{prefix}{customer}/backups/`.
 
-    Credentials come from boto3's own chain; `profile` and `credentials_file` only say where that chain looks.
+    Credentials come from boto3's own chain; `profile` and `credentials_file` only say where that chain looks. What a
+    backup consists of is uploaded with `object_lock`, where there is one.
     """
 
     bucket: str
@@ -125,6 +126,7 @@ class S3StoreSettings:
     expected_bucket_owner: str | None = None
     profile: str | None = None
     credentials_file: str | None = None
+    object_lock: ObjectLock | None = None
 
 
 StoreSettings = DirectoryStoreSettings | S3StoreSettings

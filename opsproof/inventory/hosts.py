@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from opsproof.errors import ConfigurationError
 from opsproof.inventory.application import read_setting
+from opsproof.inventory.keeping import policies_of_host
 from opsproof.inventory.schema import FilestoreVariables, HostVariables, VariableSettings, fields_given
 from opsproof.inventory.storage import choose_store
 from opsproof.inventory.variables import NamedDatabase, database_of_url
@@ -107,6 +108,7 @@ def target_of_host(
         odoo_bin=own.odoo_bin,
         web_base_url=own.web_base_url,
         neutralize=own.neutralize,
+        policies=policies_of_host(own, folder),
         sources={**sources, **chosen.sources},
     )
     return database, target

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsproof.errors import ConfigurationError
+from opsproof.inventory.keeping import object_lock_of_host
 from opsproof.inventory.schema import HostVariables, VariableSettings, fields_given
 from opsproof.target import DirectoryStoreSettings, S3StoreSettings, StoreSettings
 
@@ -64,6 +65,7 @@ def choose_store(
             hint="unset S3_BUCKET" if "S3_BUCKET" in stated else "take backup_dir or store.bucket out",
         )
     if own.backup_dir is not None:
+        _refuse_wishes_for_a_bucket(target, own, where)
         path = folder / Path(own.backup_dir).expanduser()
         return _in_directory(path, own, variables, where, {"store": where("backup_dir")})
     if bucket is None and variables.S3_BUCKET is None:
@@ -83,6 +85,8 @@ def _in_bucket(
 ) -> ChosenStore:
     given = dict(fields_given(own.store))
     sources = {f"store.{key}": where("store", key) for key in given}
+    given.pop("expect", None)
+    given["object_lock"] = object_lock_of_host(own)
     bucket = given.pop("bucket", None)
     if bucket is None:
         bucket = variables.S3_BUCKET
@@ -128,6 +132,17 @@ def _in_bucket(
         )
     store = S3StoreSettings(bucket=bucket, region=region, endpoint_url=endpoint_url, **given)
     return ChosenStore(store, customer, sources)
+
+
+def _refuse_wishes_for_a_bucket(target: str, own: HostVariables, where: Callable[..., str]) -> None:
+    for key in ("object_lock", "expect"):
+        if key in fields_given(own.store):
+            raise ConfigurationError(
+                f"store.{key} of {target} has no effect",
+                expected="a bucket: a folder has neither locks nor settings",
+                found=f"backup_dir in {where('backup_dir')}, store.{key} in {where('store', key)}",
+                hint=f"take {key} or backup_dir out",
+            )
 
 
 def _in_directory(

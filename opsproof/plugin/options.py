@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from argparse import ArgumentError
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from opsproof.errors import ConfigurationError
+from opsproof.plugin.optiontexts import (
+    Source,
+    read_file,
+    read_role_map,
+    read_seconds,
+    read_source,
+    read_span,
+    read_time,
+)
 
 TRUE = {"1", "true", "yes", "on"}
 DEMO = "demo"
 LATEST = "latest"
-MOST_SECONDS = 31_536_000  # a year; a timer cannot be set to just any number
 ROLLBACKS = ("schema", "data", "full")
-SPACE_BEFORE_ZONE = re.compile(r"\s+(?=[+-]\d\d(:?\d\d)?$|[Zz]$)")
-
-
-@dataclass(frozen=True)
-class Source:
-    """What `--from` names: another environment of the inventory, and its target where there are several."""
-
-    environment: str
-    target: str | None = None
+NAGIOS = pytest.StashKey[bool]()
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Options:
     Attributes:
         environment: What `--env` names.
         targets: What `--target` names; empty for all.
-        backup: Which backup to bring back: `latest`, an id, an `s3://` address, or a path.
+        backup: Which backup to bring back or to verify: `latest`, an id, an `s3://` address, a path; to verify, `all`.
         at: The newest backup not after this time (UTC) instead of the newest of all.
         source: Whose backup to bring back; None for the target's own.
         keep_identity: Whether what is brought back is moved here, and so not neutralized.
@@ -51,6 +52,10 @@ class Options:
         drift: Whether the schema may be another than its migrations make.
         plan: The plan that was read in a dry run, by its digest.
         step_timeout: The most seconds that any step may take; None for what the inventory says.
+        older_than: The age from which a cleanup removes backups; None for what the inventory's retention says.
+        deep: Whether what is checked is read, or restored, to the last byte.
+        metrics_file: Where the run's figures are written for Prometheus.
+        nagios: Whether the answer is one line and an exit status as monitoring plugins have them.
     """
 
     environment: str
@@ -78,6 +83,10 @@ class Options:
     drift: bool
     plan: str | None
     step_timeout: float | None = None
+    older_than: timedelta | None = None
+    deep: bool = False
+    metrics_file: Path | None = None
+    nagios: bool = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,7 +112,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--backup",
         metavar="ID",
-        help="the backup to restore: an id of --list-backups, s3://BUCKET/KEY, or a path (default: latest)",
+        help="the backup to restore: an id of --list-backups, s3://BUCKET/KEY, or a path (default: latest); "
+        "with checks/test_backups.py the one to verify: an id, all, latest, or a FILE",
     )
     group.addoption(
         "--at",
@@ -150,6 +160,48 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="interrupt a step that takes longer, and undo (default: step_timeout of the inventory, or 6 hours)",
     )
     group.addoption("--plan", metavar="DIGEST", help="only if the plan is still the one that a dry run has printed")
+    group.addoption(
+        "--older-than",
+        metavar="SPAN",
+        help="cleanup: remove the backups that are older, as in 30d, instead of what the inventory's retention says; "
+        "the last verified one stays whatever its age",
+    )
+    group.addoption(
+        "--deep",
+        action="store_true",
+        help="checks: restore a backup into a scratch database and compare it; read every attachment's file",
+    )
+    group.addoption(
+        "--metrics-file",
+        metavar="FILE",
+        help="write the run's figures for Prometheus: a file NAME.prom in node_exporter's textfile folder",
+    )
+    _add_nagios(group)
+
+
+def _add_nagios(group: pytest.OptionGroup) -> None:
+    # testinfra's plugin has an option of this name, which is there first wherever that plugin is loaded.
+    with suppress(ArgumentError, ValueError):
+        group.addoption(
+            "--nagios",
+            action="store_true",
+            dest="nagios",
+            help="answer as a monitoring plugin: one line, and OK only where something ran and passed",
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Take `--nagios` before testinfra's plugin looks for it."""
+    _take_nagios(config)
+
+
+def _take_nagios(config: pytest.Config) -> bool:
+    # testinfra's answer is OK where nothing ran at all, and it puts a terminal reporter of its own in place.
+    if config.option.nagios:
+        config.stash[NAGIOS] = True
+        config.option.nagios = False
+    return config.stash.get(NAGIOS, False)
 
 
 def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
@@ -206,93 +258,8 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
         drift=config.getoption("--allow-drift"),
         plan=config.getoption("--plan"),
         step_timeout=read_seconds("--step-timeout", config.getoption("--step-timeout")),
+        older_than=read_span("--older-than", config.getoption("--older-than")),
+        deep=config.getoption("--deep"),
+        metrics_file=read_file("--metrics-file", config.getoption("--metrics-file")),
+        nagios=_take_nagios(config),
     )
-
-
-def read_time(text: str) -> datetime:
-    """Return the time of `--at`, in UTC; one that names no zone is UTC already.
-
-    >>> str(read_time("2026-01-31 02:00 +03:00")), str(read_time("2026-01-31"))
-    ('2026-01-30 23:00:00+00:00', '2026-01-31 00:00:00+00:00')
-
-    Raises:
-        ConfigurationError: It is no time.
-    """
-    try:
-        moment = datetime.fromisoformat(SPACE_BEFORE_ZONE.sub("", text.strip()))
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ConfigurationError(
-            f"--at={text!r} is no time",
-            expected="a date and a time as ISO 8601 writes them; UTC where no zone is named",
-            found=str(error),
-            hint="--at=2026-01-31   --at='2026-01-31 02:00'   --at=2026-01-31T02:00:00Z   --at=2026-01-31T05:00+03:00",
-        ) from error
-
-
-def read_source(text: str) -> Source:
-    """Return what `--from` names.
-
-    >>> read_source("prod/erp"), read_source("prod")
-    (Source(environment='prod', target='erp'), Source(environment='prod', target=None))
-
-    Raises:
-        ConfigurationError: It is neither an environment nor an environment and a target.
-    """
-    environment, slash, target = text.strip().partition("/")
-    if not environment or (slash and not target):
-        raise ConfigurationError(
-            f"--from={text!r} names no environment or no target",
-            expected="ENV or ENV/TARGET",
-            found=repr(text),
-            hint="pytest --list-targets   shows both",
-        )
-    return Source(environment, target or None)
-
-
-def read_role_map(pairs: Iterable[str]) -> dict[str, str]:
-    """Return what `--map-role` says, the old role as key.
-
-    Raises:
-        ConfigurationError: One is not OLD=NEW, or two say different things of one role.
-    """
-    roles: dict[str, str] = {}
-    for pair in pairs:
-        old, _, new = pair.partition("=")
-        if not old or not new:
-            raise ConfigurationError(
-                f"--map-role={pair} does not say which role stands for which",
-                expected="OLD=NEW",
-                found=pair or "nothing",
-                hint="--map-role=odoo_prod=odoo_staging",
-            )
-        if roles.setdefault(old, new) != new:
-            raise ConfigurationError(
-                f"--map-role says two things of the role {old}",
-                expected="one role that stands for it",
-                found=f"{roles[old]} and {new}",
-                hint="leave one out",
-            )
-    return roles
-
-
-def read_seconds(option: str, text: str | None) -> float | None:
-    """Return the seconds that an option says; None where it was not given.
-
-    Raises:
-        ConfigurationError: It is no number, or not more than nothing.
-    """
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= MOST_SECONDS:
-        raise ConfigurationError(
-            f"{option}={text!r} is no number of seconds",
-            expected=f"more than 0 and at most {MOST_SECONDS:,}",
-            found=repr(text),
-            hint=f"{option}=3600",
-        )
-    return seconds

@@ -10,15 +10,24 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from opsproof.inventory import asked
 from opsproof.inventory.ansible import find_inventory
 from opsproof.inventory.loading import list_environments, load_environment
+from opsproof.inventory.schema import HostVariables
+from opsproof.inventory.values import Ours
 from opsproof.target import DirectoryStoreSettings, S3StoreSettings
 from tests.lab.inventories import by_name, environ, inventory, one_host, refusal
 
 __all__ = ["environ", "inventory"]
 
 EXAMPLE = Path(__file__).parents[2] / "hosts.example.yml"
+REFERENCE = Path(__file__).parents[2] / "docs/reference/configuration.md"
+MAPPINGS: list[type[BaseModel]] = [
+    HostVariables,
+    *(one for one in vars(asked).values() if isinstance(one, type) and issubclass(one, BaseModel) and one is not Ours),
+]
 SECRET = "hush{{ '%40/@"
 
 
@@ -120,15 +129,19 @@ def test_hosts_yml_is_found_in_the_working_directory(tmp_path: Path) -> None:
     assert find_inventory(tmp_path) == tmp_path / "hosts.yml"
 
 
-def test_the_example_inventory_loads(inventory: Callable[..., Path], environ: dict[str, str], tmp_path: Path) -> None:
-    """Its odoo.conf files are not on this machine: files of the same content as a real one take their places."""
-    text = EXAMPLE.read_text()
+def with_confs(text: str, folder: Path) -> str:
+    """Put odoo.conf files of the same content as a real one in the places of those that are not on this machine."""
     paths = re.findall(r"odoo_conf: (/\S+)", text)
     for number, path in enumerate(paths):
-        conf = tmp_path / f"odoo{number}.conf"
+        conf = folder / f"odoo{number}.conf"
         conf.write_text("[options]\ndb_user = odoo\ndata_dir = /var/lib/odoo\n")
         text = re.sub(rf"odoo_conf: {re.escape(path)}(?=\s)", f"odoo_conf: {conf}", text, count=1)
     assert len(paths) == 2
+    return text
+
+
+def test_the_example_inventory_loads(inventory: Callable[..., Path], environ: dict[str, str], tmp_path: Path) -> None:
+    text = with_confs(EXAMPLE.read_text(), tmp_path)
 
     listed = load_environment("all", inventory=inventory(text), environ=environ)
 
@@ -141,6 +154,46 @@ def test_the_example_inventory_loads(inventory: Callable[..., Path], environ: di
     shop = targets["shop-prod"]
     assert (shop.services, shop.service_manager) == (("shop-web", "shop-worker"), "supervisor")
     assert shop.supervisor_conf == "/etc/supervisor/supervisord.conf"
+
+
+def test_what_is_commented_out_in_the_example_is_valid_too(
+    inventory: Callable[..., Path], environ: dict[str, str], tmp_path: Path
+) -> None:
+    """What it names is put there: the application's settings, credentials, a password, another host."""
+    (tmp_path / "settings.py").write_text("URL = 'postgresql://shop@127.0.0.1:5432/shop'\n")
+    (tmp_path / "aws-credentials").touch()
+    text = re.sub(r"(?m)^( *)# ( *(?:[a-z_]+:(?: .*)?|- .*))$", r"\1\2", with_confs(EXAMPLE.read_text(), tmp_path))
+    for key, value in (("settings", "settings:URL"), ("settings_python", sys.executable), ("settings_path", tmp_path)):
+        text, count = re.subn(rf"(?m)^( *{key}): \S+", rf"\1: {value}", text)
+        assert count == 1
+    text += "\n    nodes:\n      hosts:\n        odoo-prod-2:\n          ansible_host: 192.0.2.9\n"
+
+    prod = load_environment(
+        "prod", inventory=inventory(text, group_vars__prod="shop_db_password: x\n"), environ=environ
+    )
+
+    assert not re.search(r"(?m)^ *# *[a-z_]+:", text)
+    for target in prod.targets:
+        policies = target.policies
+        for one in (policies.retention, policies.artifacts, policies.objectives, policies.sealing, policies.bucket):
+            assert not {None, ()} & set(vars(one).values()), one
+        assert isinstance(target.store, S3StoreSettings)
+        assert target.store.object_lock is not None
+    # Nothing that can be said is left out of it.
+    uncommented = set(re.findall(r"([a-z_]+):(?= |$)", text, re.MULTILINE))
+    assert set(HostVariables.model_fields) - uncommented <= {
+        "backup_dir", "ansible_host", "ansible_user", "ansible_port", "ansible_become_user",
+        "ansible_ssh_private_key_file", "ansible_ssh_common_args",
+    }  # fmt: skip
+    assert len(MAPPINGS) == 10
+    for mapping in MAPPINGS[1:]:
+        assert set(mapping.model_fields) <= uncommented, mapping
+
+
+def test_the_reference_names_all_that_can_be_said() -> None:
+    told = set(re.findall(r"`([a-z_.]+)`", REFERENCE.read_text()))
+    for mapping in MAPPINGS:
+        assert set(mapping.model_fields) <= told, mapping
 
 
 def test_a_second_command_is_run_only_for_templates_of_ours(

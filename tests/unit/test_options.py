@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from opsproof.errors import ConfigurationError
-from opsproof.plugin.options import Options, Source, pytest_addoption, read_options, read_source, read_time
+from opsproof.plugin.options import Options, pytest_addoption, pytest_configure, read_options
+from opsproof.plugin.optiontexts import Source, read_source, read_time
 
 
 class CommandLine:
@@ -17,7 +19,8 @@ class CommandLine:
 
     def __init__(self) -> None:
         self.parser = argparse.ArgumentParser(allow_abbrev=False)
-        self.said = argparse.Namespace()
+        self.option = argparse.Namespace()
+        self.stash = pytest.Stash()
 
     def getgroup(self, *_: str) -> CommandLine:
         return self
@@ -26,13 +29,13 @@ class CommandLine:
         self.parser.add_argument(name, **settings)
 
     def getoption(self, name: str) -> Any:
-        return getattr(self.said, name.removeprefix("--").replace("-", "_"))
+        return getattr(self.option, name.removeprefix("--").replace("-", "_"))
 
 
 def read(*arguments: str) -> Options:
     line = CommandLine()
     pytest_addoption(cast("pytest.Parser", line))
-    line.said = line.parser.parse_args(arguments)
+    line.option = line.parser.parse_args(arguments)
     return read_options(cast("pytest.Config", line), "")
 
 
@@ -43,6 +46,7 @@ def test_what_was_not_said_has_the_safe_default() -> None:
     assert options.safety_backup
     assert not options.in_place
     assert not options.undo
+    assert (options.older_than, options.deep, options.metrics_file, options.nagios) == (None, False, None, False)
 
 
 def test_what_was_said_is_kept() -> None:
@@ -112,6 +116,42 @@ def test_a_step_s_time_is_a_number_of_seconds(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is no number of seconds") as caught:
         read(f"--step-timeout={text}")
     assert "--step-timeout=3600" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("30d", timedelta(days=30)), (" 1.5h ", timedelta(minutes=90)), ("100y", timedelta(days=36_525))]
+)
+def test_an_age_is_a_span(text: str, span: timedelta) -> None:
+    assert read(f"--older-than={text}").older_than == span
+
+
+@pytest.mark.parametrize(
+    "text", ["", "30", "d", "-1d", "0d", "0.0000000001s", "101y", "30 days", "1e3d", "9" * 400 + "d"]
+)
+def test_an_age_that_is_none_removes_nothing(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no span of time") as caught:
+        read(f"--older-than={text}")
+    assert caught.value.hint == "--older-than=30d"
+    assert "as in 30d" in caught.value.expected
+
+
+def test_what_checks_and_monitoring_are_told() -> None:
+    options = read("--deep", "--metrics-file=run/opsproof.prom", "--nagios")
+    assert (options.deep, options.metrics_file, options.nagios) == (True, Path("run/opsproof.prom"), True)
+    with pytest.raises(ConfigurationError, match="--metrics-file names nothing"):
+        read("--metrics-file=")
+
+
+def test_testinfra_never_sees_nagios() -> None:
+    """Its own answer would be OK where nothing ran."""
+    line = CommandLine()
+    line.addoption("--nagios", action="store_true", dest="nagios", help="testinfra's")
+    pytest_addoption(cast("pytest.Parser", line))
+    line.option = line.parser.parse_args(["--nagios"])
+    config = cast("pytest.Config", line)
+    pytest_configure(config)
+    assert not line.option.nagios
+    assert [read_options(config, "").nagios for _ in range(2)] == [True, True]
 
 
 def test_from_names_an_environment_or_a_target_of_it() -> None:
