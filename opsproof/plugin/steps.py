@@ -25,12 +25,16 @@ PROGRESS = "opsproof_progress"
 
 @dataclass
 class Progression:
-    """How far a procedure has come with one target; `stopped_by` says why it goes no further."""
+    """How far a procedure has come with one target.
+
+    `stopped_by` says why it goes no further; `has_begun_changes`, that a step was begun that changes something.
+    """
 
     steps: tuple[str, ...]
     passed: list[str] = field(default_factory=list)
     stopped_by: str = ""
     is_needless: bool = False
+    has_begun_changes: bool = False
 
 
 PROGRESSIONS = pytest.StashKey[dict[tuple[str, str], Progression]]()
@@ -122,9 +126,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(progression.stopped_by)
     if tuple(progression.passed) != before:
         raise pytest.UsageError(f"{name} needs the steps before it to have passed in this process: {before}")
-    if item.get_closest_marker("changes") and item.config.stash[RUN].options.dry_run:
-        progression.stopped_by = DRY_RUN
-        pytest.skip(DRY_RUN)
+    if item.get_closest_marker("changes"):
+        if item.config.stash[RUN].options.dry_run:
+            progression.stopped_by = DRY_RUN
+            pytest.skip(DRY_RUN)
+        progression.has_begun_changes = True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from opsproof.chain import verify_chain
 from tests.lab.client_programs import WAITS_MIDWAY
 from tests.lab.fleets import Fleet, fleet_of, require_in_order, worker_with
 from tests.lab.postgres_server import PostgresServer
 
 STEPS = 14
+
+RUN_EVENTS = ("run begins", "run ends")
 
 
 @pytest.fixture
@@ -64,7 +67,9 @@ def require_one_logbook(fleet: Fleet, log: str, events: tuple[dict[str, object],
     assert sorted(path.suffix for path in fleet.project.logs.iterdir()) == [".jsonl", ".log"]
     assert {path.stat().st_mode & 0o777 for path in fleet.project.logs.iterdir()} == {0o600}
     assert [event["event"] for event in events].count("run begins") == 1
-    assert all(event.get("target") in fleet.targets for event in events if event["event"] != "run begins")
+    assert all(event.get("target") in fleet.targets for event in events if event["event"] not in RUN_EVENTS)
+    (journal,) = fleet.project.logs.glob("*.jsonl")
+    assert verify_chain(journal.read_bytes()).faults == ()
     begun = tuple(f"[{target}] " for target in fleet.targets)
     assert all(line.startswith(begun) for line in log.splitlines())
     assert {line.partition("]")[0][1:] for line in log.splitlines()} == set(fleet.targets)

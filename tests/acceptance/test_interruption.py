@@ -169,8 +169,9 @@ def test_a_run_that_is_killed_is_cleared_away_by_the_next(
     with project.begin(*PAUSE, environ={"PAUSE_AFTER": step}) as begun:
         begun.wait_until((tmp_path / "reached").exists)
         kill_and_look(project, application, begun)
-        assert begun.events()[-1] | {"time": ""} == {
+        assert begun.events()[-1] | {"time": "", "previous": ""} == {
             "time": "",
+            "previous": "",
             "event": "step",
             "procedure": "actions.test_backup.TestBackup",
             "target": "shop",

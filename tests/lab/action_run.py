@@ -196,9 +196,10 @@ class Project:
         return found
 
     def stored(self) -> list[str]:
-        """Return every file of the directory store, unfinished ones too, sorted."""
+        """Return every file of the directory store but the journals of runs, unfinished ones too, sorted."""
         found = self.store.rglob("*") if self.store.exists() else iter(())
-        return sorted(path.relative_to(self.store).as_posix() for path in found if path.is_file())
+        names = sorted(path.relative_to(self.store).as_posix() for path in found if path.is_file())
+        return [name for name in names if "journals" not in name.split("/")]
 
     def litter(self) -> list[str]:
         """Return what is in the temporary folder, and the processes that are left."""

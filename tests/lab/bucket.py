@@ -35,8 +35,18 @@ class Bucket:
         return store
 
     def keys(self) -> list[str]:
-        """Return the keys of all objects."""
-        return [each["Key"] for each in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
+        """Return the keys of all objects but the journals of runs."""
+        keys = [each["Key"] for each in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
+        return [key for key in keys if "/journals/" not in key]
+
+    def journals(self) -> dict[str, bytes]:
+        """Return the journals of runs that are in the bucket, by name."""
+        keys = [each["Key"] for each in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
+        return {
+            key.rpartition("/")[2]: self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+            for key in keys
+            if "/journals/" in key
+        }
 
     def unfinished(self) -> list[str]:
         """Return the keys of all unfinished uploads."""

@@ -39,6 +39,7 @@ class FinishedBackup:
         contents: Every table, before and after: equal where nothing wrote meanwhile.
         files: Every file, likewise.
         bundle: The stored zip, in a folder of its own.
+        journals: What is beside the backups in `journals/`, by name.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class FinishedBackup:
     bundle: Path
     sidecar: Sidecar
     names: tuple[str, ...]
+    journals: Mapping[str, bytes]
 
     @property
     def is_moving(self) -> bool:
@@ -101,8 +103,9 @@ def _to_folder(
     assert run.status == 0, run.output
     bundle = next(project.store.glob("*.zip"))
     sidecar = read_sidecar(next(project.store.glob("*.manifest.json")).read_bytes(), "sidecar")
+    journals = {path.name: path.read_bytes() for path in (project.store / "journals").iterdir()}
     return FinishedBackup(
-        kind, "folder", server, application, project, run, (), contents, files, bundle, sidecar, names
+        kind, "folder", server, application, project, run, (), contents, files, bundle, sidecar, names, journals
     )
 
 
@@ -134,6 +137,7 @@ def _to_bucket(
         sidecar = read_sidecar(bucket.client.get_object(Bucket=bucket.name, Key=sidecar_key)["Body"].read(), "sidecar")
         assert bucket.unfinished() == []
         requests = tuple(proxy.requests)
+        journals = bucket.journals()
     return FinishedBackup(
-        kind, "S3", server, application, project, run, requests, contents, files, bundle, sidecar, names
+        kind, "S3", server, application, project, run, requests, contents, files, bundle, sidecar, names, journals
     )

@@ -35,8 +35,9 @@ class Fleet:
         return self.project.store / target
 
     def stored(self, target: str) -> int:
-        """Return how many files are in a target's store, unfinished ones too."""
-        return sum(path.is_file() for path in self.folder(target).rglob("*"))
+        """Return how many files are in a target's store, unfinished ones too, without the journals of runs."""
+        folder = self.folder(target)
+        return sum(path.is_file() and path.parent != folder / "journals" for path in folder.rglob("*"))
 
     def describe(self, **changes: Mapping[str, object]) -> None:
         """Write the inventory, with more settings for some targets."""

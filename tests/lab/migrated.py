@@ -195,8 +195,8 @@ class Migrated:
         return [name for (name,) in rows]
 
     def backups(self) -> list[str]:
-        """Return the names of what is in its store."""
-        return sorted(path.name for path in self.project.store.rglob("*") if path.is_file())
+        """Return the names of what is in its store, without the journals of runs."""
+        return self.project.stored()
 
     def describe(self, **variables: object) -> None:
         """Write the inventory, with more variables than it has."""

@@ -27,6 +27,6 @@ def shop(backed_up_shop: Restorable) -> Iterator[Restorable]:
     yield backed_up_shop
     drop_others(backed_up_shop.application)
     backed_up_shop.set()
-    for path in backed_up_shop.project.store.iterdir():
-        if not path.name.startswith(f"{backed_up_shop.backup.id}."):
+    for path in backed_up_shop.project.store.rglob("*"):
+        if path.is_file() and not path.name.startswith(f"{backed_up_shop.backup.id}."):
             path.unlink()
