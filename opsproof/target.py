@@ -215,7 +215,7 @@ class Target:
     odoo_bin: str | None = None
     web_base_url: str | None = None
     neutralize: tuple[str, ...] = ()
-    policies: Policies = Policies()
+    policies: Policies = field(default_factory=Policies)
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -106,8 +106,8 @@ def _require_whole_procedures(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Keep libpq's variables out of the connections of procedures."""
-    if not session.config.stash[PROGRESSIONS]:
+    """Keep libpq's variables out of the connections of procedures and checks."""
+    if RUN not in session.config.stash:
         return (yield)
     with without_libpq_variables():
         return (yield)
