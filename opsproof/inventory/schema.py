@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from opsproof.errors import ConfigurationError
 from opsproof.inventory.asked import (
     ArtifactsVariables,
+    DrillVariables,
     EncryptionVariables,
     ExpectVariables,
     ObjectivesVariables,
@@ -153,6 +154,7 @@ class HostVariables(Ours):
     retention: RetentionVariables = RetentionVariables()
     artifacts: ArtifactsVariables = ArtifactsVariables()
     objectives: ObjectivesVariables = ObjectivesVariables()
+    drill: DrillVariables = DrillVariables()
     encryption: EncryptionVariables = EncryptionVariables()
     signing: SigningVariables = SigningVariables()
     thresholds: ThresholdsVariables = ThresholdsVariables()
