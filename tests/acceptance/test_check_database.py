@@ -54,7 +54,7 @@ def test_a_healthy_application_passes_and_what_was_not_looked_at_is_said(
     assert int(run.case("test_its_size_is_known").properties["bytes"]) > 1_000_000
     line = 'not checked "public"."account_move_id_seq" of "public"."account_move"."id": no index begins with the column'
     assert line in run.output
-    assert {one["noted"] for one in run.named("check")} >= {"orphans", "bytes", "not checked"}
+    assert {one["noted"] for one in run.named("check") if "noted" in one} >= {"orphans", "bytes", "not checked"}
     assert application.password not in run.output + run.xml
 
 
