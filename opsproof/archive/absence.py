@@ -125,7 +125,7 @@ def no_such_backup(place: Place, wanted: str, names: Collection[str]) -> StoreEr
     ids = {stem_of(name) for name in names}
     nearest = difflib.get_close_matches(stem_of(wanted), ids, SHOWN)
     found = [f"the nearest: {', '.join(nearest)}"] if nearest else []
-    found = found or ([f"{len(names):,} others"] if names else [_emptiness(place)])
+    found = found or ([f"{len(ids):,} {'other' if len(ids) == 1 else 'others'}"] if names else [_emptiness(place)])
     return StoreError(
         f"There is no backup {wanted}",
         expected=f"{wanted} in {place.description}",

@@ -24,6 +24,8 @@ SIGNATURE = ".manifest.sig"
 SIGNING_VARIABLE = "OPSPROOF_SIGNING_KEY"
 SIGNATURE_BYTES = 64
 KEPT = "nothing was changed"
+MAKE_KEY = "openssl genpkey -algorithm ed25519 -out signing.pem"
+MAKE_PUBLIC_KEY = "openssl pkey -in signing.pem -pubout -out verify.pem"
 NOT_CHECKED = "nobody checked that this tool made the backup: the inventory has no verify_key_file below `signing`"
 
 
@@ -93,7 +95,7 @@ def load_verify_key(sealing: Sealing) -> Any | None:
     source = sealing.verify_key_file
     if not source:
         return None
-    text = _read(source, source)
+    text = _read(source, source, MAKE_PUBLIC_KEY)
     serialization = _cryptography("hazmat.primitives.serialization")
     try:
         key = serialization.load_pem_public_key(text)
@@ -206,7 +208,7 @@ def _unauthentic(location: str, found: str, sealing: Sealing) -> ArchiveError:
     )
 
 
-def _read(path: str, shown: str) -> bytes:
+def _read(path: str, shown: str, hint: str = MAKE_KEY) -> bytes:
     try:
         return Path(path).expanduser().read_bytes()
     except (OSError, ValueError) as error:
@@ -215,7 +217,7 @@ def _read(path: str, shown: str) -> bytes:
             expected="an Ed25519 key in PEM, which this account can read",
             found=getattr(error, "strerror", None) or "no path",
             kept=KEPT,
-            hint="openssl genpkey -algorithm ed25519 -out signing.pem   makes one",
+            hint=f"{hint}   makes one",
         ) from error
 
 
@@ -225,8 +227,7 @@ def _no_key(source: str, kind: str, found: str = "something else") -> Configurat
         expected=f"an Ed25519 {kind} key in PEM, without a passphrase",
         found=found,
         kept=KEPT,
-        hint="openssl genpkey -algorithm ed25519 -out signing.pem\n"
-        "openssl pkey -in signing.pem -pubout -out verify.pem",
+        hint=f"{MAKE_KEY}\n{MAKE_PUBLIC_KEY}",
     )
 
 

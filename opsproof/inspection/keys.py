@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Protocol
 
 from opsproof.errors import ArchiveError, ProofError
+from opsproof.inspection.looking import Unanswered
 from opsproof.system.store import Store
 
 UNTOUCHED = "everything: a check only looks"
@@ -59,6 +60,7 @@ def check_key_opens_latest(latest: Stored | None, store: Store, opener: Opener, 
     Raises:
         ProofError: There is no backup, it is not encrypted to those whom the inventory names, or no key opens it.
         StoreError: It cannot be read.
+        Unanswered: No key is here, as on a machine that only takes backups.
     """
     if latest is None:
         if not wanted:
@@ -80,6 +82,11 @@ def check_key_opens_latest(latest: Stored | None, store: Store, opener: Opener, 
         )
     if not wanted:
         return ""
+    if not opener.recipients:
+        raise Unanswered(
+            f"no private key is here to try on {latest.location}: run this where restores are run, with"
+            " OPSPROOF_AGE_IDENTITY or encryption: {identity_file: /path/to/key.txt}"
+        )
     try:
         with closing(_Reading(store, latest.name)) as reading:
             opened = opener.open_beginning(reading.chunks, latest.location, latest.recipients)

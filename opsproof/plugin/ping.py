@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from http.client import HTTPException
 from urllib.parse import urlsplit, urlunsplit
 
@@ -96,7 +97,10 @@ class Pings:
             run.journal.warn(message, action=action)
             reporter = self._config.pluginmanager.get_plugin("terminalreporter")
             if reporter is not None and CONSOLE not in self._config.stash and not is_worker(self._config):
-                reporter.write_line(f"WARNING: {run.redactor.clean(message)}")
+                # A test's set-up is captured, and with it what is written meanwhile.
+                capture = self._config.pluginmanager.get_plugin("capturemanager")
+                with capture.global_and_fixture_disabled() if capture else nullcontext():
+                    reporter.write_line(f"WARNING: {run.redactor.clean(message)}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsproof.errors import ConfigurationError
+from opsproof.plugin.checking import TAKEN_DOWN
 from opsproof.plugin.run import Run
+from opsproof.report.quantities import show_bytes, show_seconds
 from opsproof.system.store import Store
 from opsproof.target import Target
 
@@ -47,8 +49,11 @@ def verify(run: Run, target: Target, store: Store) -> Verify:
 
 
 @pytest.fixture
-def report_verdict(record_property: Callable[[str, object], None]) -> Callable[[Verification], None]:
-    """Put a verdict into the JUnit XML, by the backup's id."""
+def report_verdict(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Callable[[Verification], None]:
+    """Put a verdict into the JUnit XML, by the backup's id, and a line of it at the end of the run."""
+    said = request.node.stash.setdefault(TAKEN_DOWN, [])
 
     def report(done: Verification) -> None:
         record_property(f"verdict_{done.id}", done.verdict)
@@ -58,5 +63,9 @@ def report_verdict(record_property: Callable[[str, object], None]) -> Callable[[
         for name, sentences in (("checked", done.checks), ("unverified", done.unverified)):
             if sentences:
                 record_property(f"{name}_{done.id}", "; ".join(sentences))
+        line = (
+            f"{request.node.name}: {done.id} {done.verdict}, {show_bytes(done.bytes)} in {show_seconds(done.seconds)}"
+        )
+        said.append("; unverified: ".join((line, *done.unverified)))
 
     return report

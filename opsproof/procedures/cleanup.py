@@ -188,7 +188,7 @@ class Cleanup:
         if self.target.policies.retention.noncurrent:
             self._remove_old_versions({*gone, *self.removed.backups})
         removed = self.removed
-        self._done.append(f"{len(removed.backups):,} backups removed, {removed.bytes:,} bytes")
+        self._done.append(f"{_backups(len(removed.backups))} removed, {removed.bytes:,} bytes")
         if removed.versions:
             self._done.append(f"{removed.versions:,} old versions removed")
         self._done += [f"not removed: {line}" for line in (*removed.left, *removed.refused)]
@@ -280,7 +280,8 @@ class Cleanup:
         except StoreError as error:
             # It is a cache: nothing but time is lost without it.
             self.journal.warn(f"the index of the store is not renewed: {error}")
-        self._done.append(f"{len(staying):,} backups of {self.target.name} are there, the last is readable")
+        verb = "is" if len(staying) == 1 else "are"
+        self._done.append(f"{_backups(len(staying))} of {self.target.name} {verb} there, the last is readable")
         self.verdict = tuple(self._done)
         self.journal.record("cleaned up", removed=sorted(gone), left=self.removed.left, done=self._done)
         return len(staying)
@@ -321,6 +322,10 @@ class Cleanup:
 
 def _options(target: Target) -> str:
     return f"--env={shlex.quote(target.environment)} --target={shlex.quote(target.name)}"
+
+
+def _backups(count: int) -> str:
+    return "1 backup" if count == 1 else f"{count:,} backups"
 
 
 def _command(target: Target) -> str:

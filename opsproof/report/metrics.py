@@ -249,10 +249,11 @@ def _foreign(path: Path) -> ConfigurationError:
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigurationError:
+    folder = path.parent
     return ConfigurationError(
         f"--metrics-file={path} cannot be written",
         expected="a file in a folder that this account can write",
         found=f"{error.strerror or error}: {error.filename or path}",
-        kept="the file is as it was",
-        hint=f"ls -ld {path.parent}; sudo setfacl -m u:$(id -un):rwx {path.parent}",
+        kept="the file is as it was, if there is one",
+        hint=f"ls -ld {folder}; sudo setfacl -m u:$(id -un):rwx {folder}" if folder.is_dir() else f"mkdir -p {folder}",
     )

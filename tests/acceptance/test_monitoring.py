@@ -200,6 +200,9 @@ def test_a_ping_that_nobody_takes_changes_nothing_but_is_told(fleet: Fleet, swit
     assert line.startswith("WARNING - 14 passed, 2 warnings: see the log | ")
     assert "The ping of backup of t0 (start) was not taken: HTTP 404" in rest
     assert "The ping of backup of t0 (success) was not taken: HTTP 404" in rest
+    checked = fleet.project.run("--target=t0", action=CHECKS)
+    for word in ("start", "success"):
+        assert f"WARNING: The ping of checks of t0 ({word}) was not taken: HTTP 404" in checked.output
     assert TOKEN not in line + rest
 
 

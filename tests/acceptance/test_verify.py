@@ -28,6 +28,9 @@ def test_without_a_named_backup_none_is_read(shelf: Shelf) -> None:
         STEP: "skipped",
     }
     assert "pytest checks/test_backups.py --env=staging --backup=latest" in run.case(STEP).message
+    named = shelf.copy().verify("--backup=latest")
+    assert named.status == 0, named.output
+    assert f"{shelf.newer.id} passed, " in named.output
 
 
 def test_a_damaged_backup_fails_by_its_name_and_a_restore_takes_the_one_before(shelf: Shelf) -> None:

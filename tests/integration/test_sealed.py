@@ -23,6 +23,7 @@ from opsproof.archive.sealed import find_latest, load_opener
 from opsproof.archive.sealpolicy import SealPlan, plan_seal
 from opsproof.errors import ArchiveError, ConfigurationError, OpsproofError, ProofError
 from opsproof.inspection.keys import check_key_opens_latest
+from opsproof.inspection.looking import Unanswered
 from opsproof.journal import Journal
 from opsproof.policies import Policies, Sealing
 from opsproof.procedures.readingback import read_back
@@ -244,7 +245,7 @@ def test_the_key_is_tried_on_the_latest(target: Target, store: Store, tmp_path: 
         check_key_opens_latest(latest, store, load_opener(sealing_with(tmp_path, OTHER)), RECIPIENTS)
     assert OTHER.recipient in caught.value.found
     assert OTHER.secret not in str(caught.value)
-    with pytest.raises(ProofError, match="does not open the latest backup"):
+    with pytest.raises(Unanswered, match="no private key is here to try on"):
         check_key_opens_latest(latest, store, load_opener(Sealing()), RECIPIENTS)
     with pytest.raises(ProofError, match="not encrypted as the inventory wants"):
         check_key_opens_latest(latest, store, load_opener(sealing_with(tmp_path, KEY)), (OTHER.recipient,))

@@ -135,6 +135,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be written") as caught:
         require_metrics_file(tmp_path / "none" / "m.prom")
     assert "no such folder" in caught.value.found
+    assert caught.value.hint == f"mkdir -p {tmp_path / 'none'}"
     with pytest.raises(ConfigurationError, match="cannot be written"):
         require_metrics_file(tmp_path)
 

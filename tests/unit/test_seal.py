@@ -31,6 +31,7 @@ from opsproof.archive.sealpolicy import plan_seal
 from opsproof.archive.signature import (
     SIGNING_VARIABLE,
     load_signer,
+    load_verify_key,
     refuse_without_manifest,
     require_authentic,
     require_authentic_file,
@@ -320,6 +321,15 @@ class TestSignature:
         plan = plan_seal(public, environ={SIGNING_VARIABLE: signing.private.read_text()})
         assert plan.secrets == (signing.secret_line,)
         assert signing.secret_line not in repr(plan)
+
+    def test_a_key_that_is_not_there_is_told_how_to_be_made(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "none.pem")
+        with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+            load_signer(Sealing(signing_key_file=path), {})
+        assert caught.value.hint.startswith("openssl genpkey")
+        with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+            load_verify_key(Sealing(verify_key_file=path))
+        assert caught.value.hint.startswith("openssl pkey -in signing.pem -pubout")
 
     def test_a_key_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "ec.pem"
