@@ -44,7 +44,7 @@ def _put_into_xml(config: pytest.Config, properties: dict[str, str]) -> None:
 def _store(run: Run, path: Path) -> None:
     for store in _stores_of(run):
         try:
-            store.put_small(FOLDER + path.name, path.read_bytes())
+            store.put_small(FOLDER + path.name, path.read_bytes(), locked=False)
         except (OpsproofError, OSError) as error:
             run.journal.warn(f"The journal is not beside the backups: {error}")
 

@@ -50,8 +50,14 @@ def take_backup(bucket: Bucket, open_store: Callable[..., S3Store]) -> None:
     failed.delete(failed.put_small("failed.zip", b"x"))
 
 
-def read_backup(bucket: Bucket, open_store: Callable[..., S3Store]) -> None:
+def restore_backup(bucket: Bucket, open_store: Callable[..., S3Store]) -> None:
     """What a restore asks of its store, its safety backup apart."""
+    read_backup(bucket, open_store)
+    open_store().put_small("journals/restore_prod_2026-02-01_02-00-00.jsonl", b"{}", locked=False)
+
+
+def read_backup(bucket: Bucket, open_store: Callable[..., S3Store]) -> None:
+    """What whoever reads a backup asks of its store."""
     fill(bucket)
     store = open_store()
     store.check_readable()
@@ -81,6 +87,7 @@ def clean_up(bucket: Bucket, open_store: Callable[..., S3Store]) -> None:
     assert store.find(f"{ID}.zip")
     assert store.lock_of(f"{ID}.zip") is None
     store.put_small("index/2026-02-01_02-00-00-abcd.json.gz", b"{}", locked=False)
+    store.put_small("journals/cleanup_prod_2026-02-01_02-00-00.jsonl", b"{}", locked=False)
     gone = [StoredObject(each.name, "", each.bytes, "", each.modified, None, each.etag) for each in listed]
     assert [refusal.name for refusal in store.delete_all(gone)] == ["locked.zip"]
     store._connection.batches = False
@@ -112,7 +119,7 @@ def fill(bucket: Bucket) -> None:
 
 PROCEDURES = {
     "backup": take_backup,
-    "restore": read_backup,
+    "restore": restore_backup,
     "verify": verify_backup,
     "cleanup": clean_up,
     "check": check_store,
