@@ -24,7 +24,10 @@ READ_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """A backup of the store; `sidecar` is None where it was never verified, or its sidecar cannot be read."""
+    """A backup of the store.
+
+    `sidecar` is None where it was never verified, or its sidecar cannot be read; `problem` is why it does not count.
+    """
 
     id: str
     name: str
@@ -36,7 +39,7 @@ class Entry:
     @property
     def is_verified(self) -> bool:
         """Tell whether it counts as a backup."""
-        return self.sidecar is not None
+        return self.sidecar is not None and not self.problem
 
     @property
     def taken(self) -> datetime | None:
@@ -78,7 +81,7 @@ def list_backups(store: Store, newest: int = 100) -> tuple[list[Entry], int]:
         backup = stem_of(one.name)
         sidecar, problem = _describe(store, one, sidecar_name(backup) in listed)
         if sidecar is not None and backup in failed:
-            sidecar, problem = None, f"its verification has failed, at {failed[backup]:%Y-%m-%d %H:%M:%S} UTC"
+            problem = f"found damaged {failed[backup]:%Y-%m-%d %H:%M:%S} UTC"
         return Entry(backup, one.name, one.bytes, one.modified, sidecar, problem)
 
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:

@@ -41,6 +41,7 @@ class Outcome:
     rows: int
     files: int
     phases: dict[str, float]
+    sealed: str = ""
 
 
 class Backup(Taking):
