@@ -29,7 +29,10 @@ from opsproof.target import Target
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the backup came to, for the summary and the XML. Bytes and seconds."""
+    """What the backup came to, for the summary and the XML. Bytes and seconds.
+
+    `sealed` says how it is encrypted and signed, or is empty.
+    """
 
     id: str
     location: str
@@ -215,6 +218,7 @@ class Backup(Taking):
             rows=totals.rows,
             files=self.files.files,
             phases=dict(self.journal.phases),
+            sealed=self._shown_seal(),
         )
         self.journal.record("backup verified", outcome=vars(self.outcome))
         return self.outcome
@@ -253,6 +257,11 @@ class Backup(Taking):
             live_files=self.live_files,
             sealed=bool(self._sent.recipients),
         )
+
+    def _shown_seal(self) -> str:
+        count = len(self._sent.recipients)
+        parts = [f"encrypted to {count} {'recipient' if count == 1 else 'recipients'} by age"] if count else []
+        return ", ".join([*parts, *(["its manifest is signed"] if self._seal.signer is not None else [])])
 
     def _withdraw(self) -> None:
         """Remove a bundle that was stored but never verified, once its manifest and its signature are gone."""

@@ -54,6 +54,8 @@ def _backup_lines(target: str, outcome: Outcome) -> Iterator[str]:
     yield f"  location   {outcome.location}"
     yield f"  size       {show_bytes(outcome.bytes)} of {show_bytes(source)} ({ratio})"
     yield f"  content    {outcome.tables} tables, {outcome.rows:,} rows, {outcome.files:,} files"
+    if outcome.sealed:
+        yield f"  sealed     {outcome.sealed}"
     yield f"  SHA-256    {outcome.sha256}"
     yield f"  durations  {_phases(outcome.phases)}"
 

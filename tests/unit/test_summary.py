@@ -37,6 +37,12 @@ def test_a_backup_is_shown_with_size_ratio_content_and_durations() -> None:
     ]
 
 
+def test_an_encrypted_and_signed_backup_says_so() -> None:
+    sealed = replace(OUTCOME, sealed="encrypted to 2 recipients by age, its manifest is signed")
+    told = list(summary.lines(summary.Results(outcomes={"erp": sealed})))
+    assert told[4] == "  sealed     encrypted to 2 recipients by age, its manifest is signed"
+
+
 def test_an_empty_backup_has_no_ratio() -> None:
     results = summary.Results(outcomes={"erp": replace(OUTCOME, bytes=0)})
     assert any(line.endswith("(-)") for line in summary.lines(results))
