@@ -162,9 +162,10 @@ def identify(store: Store, settings: StoreSettings, holding: Holding) -> Holding
     return replace(holding, known=known)
 
 
-def whose_of(said: Said) -> Whose:
-    """Return whose a backup is, as its manifest says."""
-    return Whose(said.environment, said.target, said.customer, said.database)
+def known_of(said: Said, standing: Standing = "verified", problem: str = "") -> Known:
+    """Return what is known of a backup, as its manifest says."""
+    whose = Whose(said.environment, said.target, said.customer, said.database)
+    return Known(said.id, said.taken, whose, said.kind, standing, problem=problem)
 
 
 def _known(contents: Contents, backup: str, bundle: Listing, line: Line | None) -> Known:
@@ -173,19 +174,15 @@ def _known(contents: Contents, backup: str, bundle: Listing, line: Line | None) 
         gone = contents.gone.get(backup)
         is_it = gone is not None and (gone.said.name, gone.said.bytes) == (bundle.name, bundle.bytes)
         if gone is not None and is_it and problem == NO_MANIFEST:
-            return _said(gone.said, "unverified", "a cleanup that was cut short has removed its manifest")
+            return known_of(gone.said, "unverified", "a cleanup that was cut short has removed its manifest")
         return Known(backup, None, None, standing="unverified", problem=problem)
     said = line.said
     if said.name != bundle.name:
         return Known(backup, None, None, standing="unverified", problem=f"its manifest is that of {said.name}")
     if said.bytes != bundle.bytes:
         problem = f"{bundle.bytes:,} bytes, but its manifest says {said.bytes:,}"
-        return _said(said, "unverified", problem)
-    return _said(said, "verified", "")
-
-
-def _said(said: Said, standing: Standing, problem: str) -> Known:
-    return Known(said.id, said.taken, whose_of(said), said.kind, standing, problem=problem)
+        return known_of(said, "unverified", problem)
+    return known_of(said)
 
 
 def _read_manifest(path: Path) -> Manifest | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from opsproof.archive.catalogue import READ_AT_ONCE
-from opsproof.archive.holdings import Holding, find_holdings, find_lone, find_unknown, identify
+from opsproof.archive.holdings import Holding, find_holdings, find_lone, find_unknown, identify, known_of
 from opsproof.archive.index import Contents, read_contents
 from opsproof.archive.manifest import STAMP, is_backup_of
 from opsproof.archive.newest import NO_MANIFEST
@@ -83,6 +83,19 @@ class Stock:
         if unknown:
             more = f" and {len(unknown) - SHOWN:,} more" if len(unknown) > SHOWN else ""
             yield f"keep what is no backup: {printable(', '.join(unknown[:SHOWN]))}{more}"
+
+    def gone_for_good(self, rules: Rules, now: datetime) -> set[str]:
+        """Return the ids of the owner's backups that an index knows, nothing is left of, and no rule would keep.
+
+        Args:
+            rules: What is asked for.
+            now: The present time.
+        """
+        present = [one.known for one in self.holdings]
+        held = {one.id for one in present}
+        gone = [known_of(line.said) for backup, line in self.contents.gone.items() if backup not in held]
+        decisions = decide([*present, *gone], self.owner, rules, now)[len(present) :]
+        return {one.backup.id for one in decisions if not one.keep}
 
     def _is_own(self, known: Known) -> bool:
         return known.whose is not None and known.whose.is_of(self.owner)

@@ -200,3 +200,16 @@ def test_a_verdict_that_outlived_its_backup_goes_by_itself(tmp_path: Path) -> No
     assert ids[4] in removed.backups
     assert [one.name for one in stock_of(store, tmp_path).lone] == [verdict]
     assert "remove 1 verdicts and signatures of backups that are gone" in list(stock_of(store, tmp_path).plan())
+
+
+def test_what_somebody_has_deleted_by_mistake_is_not_taken_for_the_rest_of_a_cleanup(tmp_path: Path) -> None:
+    """In a bucket with versions the old versions of the one are its last copy; those of the other go."""
+    ids = fill(tmp_path)
+    store = DirectoryStore(tmp_path)
+    write_index(store, stock_of(store, tmp_path).contents.lines.values(), NOW)
+    for one in (ids[0], ids[5]):
+        (tmp_path / f"{one}.zip").unlink()
+        (tmp_path / sidecar_name(one)).unlink()
+    stock = stock_of(store, tmp_path)
+    assert set(stock.contents.gone) == {ids[0], ids[5]}
+    assert stock.gone_for_good(RULES, NOW) == {ids[5]}
