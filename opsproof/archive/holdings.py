@@ -10,17 +10,18 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from opsproof.archive.catalogue import ENDINGS, SIDECAR, sidecar_name, stem_of
-from opsproof.archive.index import NAME, Contents, Line, Said
-from opsproof.archive.manifest import Manifest, is_backup_of
+from opsproof.archive.index import NAME, Contents, Line, Said, say
+from opsproof.archive.manifest import Manifest, is_backup_of, read_sidecar
 from opsproof.archive.newest import NO_MANIFEST
 from opsproof.archive.retention import Known, Standing, Whose
+from opsproof.archive.signature import SIGNATURE, require_authentic
 from opsproof.archive.verdict import failed_backups, parse_verdict
 from opsproof.archive.zipread import ZipReader
-from opsproof.errors import ArchiveError
+from opsproof.errors import ArchiveError, StoreError
+from opsproof.policies import Sealing
 from opsproof.system.store import Listing, Store
 from opsproof.target import DirectoryStoreSettings, StoreSettings
 
-SIGNATURE = ".manifest.sig"
 BUNDLE = ".zip"
 MANIFEST = "manifest.json"
 # A bundle that no manifest stands beside says itself whose it is, at its end; a store is read from the beginning.
@@ -160,6 +161,31 @@ def identify(store: Store, settings: StoreSettings, holding: Holding) -> Holding
     whose = Whose(manifest.environment, manifest.target, manifest.customer, manifest.database.name)
     known = replace(holding.known, whose=whose, taken=manifest.taken, kind=manifest.kind)
     return replace(holding, known=known)
+
+
+def is_authentic(store: Store, holding: Holding, sealing: Sealing) -> bool:
+    """Tell whether a backup's manifest has the signature that is wanted, and says what is known of it.
+
+    Args:
+        store: Where it is.
+        holding: A backup with its manifest, of which an index, which nobody signs, may have told.
+        sealing: Names the public key.
+
+    Raises:
+        StoreError: It could not be looked at.
+        ConfigurationError: The key cannot be read.
+    """
+    name = sidecar_name(holding.known.id)
+    try:
+        data = store.get_small(name)
+        require_authentic(store, name, data, sealing)
+        return holding.line is not None and say(read_sidecar(data, name)) == holding.line.said
+    except ArchiveError:
+        return False
+    except StoreError:
+        if store.exists(name):
+            raise
+        return False  # another run is just removing it
 
 
 def known_of(said: Said, standing: Standing = "verified", problem: str = "") -> Known:
