@@ -238,3 +238,18 @@ def test_what_nobody_has_signed_takes_no_signed_backups_place(tmp_path: Path) ->
     for one in ids[:4]:
         (folder / f"{one}.manifest.sig").unlink()
     assert take_stock(target, store, RULES, {}, NOW).going == []
+
+
+def test_another_targets_cleanup_does_not_forget_what_a_killed_one_has_half_removed(tmp_path: Path) -> None:
+    ids = fill(tmp_path)
+    with pytest.raises(Killed):
+        clean(Mortal(tmp_path, 2), tmp_path)
+    store = DirectoryStore(tmp_path)
+    halves = [one for one in ids if not (tmp_path / sidecar_name(one)).exists()]
+    assert halves == ids[4:]
+    for _ in range(2):
+        staging = stock_of(store, tmp_path, "staging")
+        assert staging.going == []
+        renew_index(store, staging.contents)
+        put_backup(store, NOW - DAY * len(list(tmp_path.iterdir())), environment="staging")
+    assert {one.known.id for one in stock_of(store, tmp_path).going} == set(ids[2:])
