@@ -14,6 +14,7 @@ from opsproof.errors import ArchiveError, CommandFailed, DumpError, HostError, O
 NOT_ABLE = re.compile(
     r"No space left on device|could not extend file|could not write|out of memory|out of shared memory|disk quota"
     r"|could not (?:open|access|read|fsync) (?:file|block|directory)|Input/output error|canceling statement due to"
+    r"|in a read-only transaction"
     r"|connection to (?:server|database)|SSL SYSCALL|SSL connection|could not (?:receive|send) data"
     r"|server closed the connection|terminating connection|database system is|no connection to"
     r"|permission denied|must be superuser|must be (?:the )?owner|must be member|too many clients|terminated by user",

@@ -36,6 +36,7 @@ def test_what_is_wrong_in_the_dump_is_its_fault(said: str) -> None:
         "pg_restore: error: error returned by PQputCopyData: could not send data to server: Broken pipe",
         'pg_restore: error: connection to database "shop" failed: FATAL:  sorry',
         "pg_restore: error: could not execute query: ERROR:  canceling statement due to user request",
+        "pg_restore: error: could not execute query: ERROR:  cannot execute CREATE TABLE in a read-only transaction",
         'pg_restore: error: could not execute query: ERROR:  could not read block 3 in file "base/1/2"',
     ],
 )
