@@ -81,6 +81,7 @@ def clean_up(bucket: Bucket, open_store: Callable[..., S3Store]) -> None:
     assert store.find(f"{ID}.zip")
     assert store.lock_of(f"{ID}.zip") is None
     store.put_small("index/2026-02-01_02-00-00-abcd.json.gz", b"{}", locked=False)
+    store.put_small("journals/cleanup_prod_2026-02-01_02-00-00.jsonl", b"{}")
     gone = [StoredObject(each.name, "", each.bytes, "", each.modified, None, each.etag) for each in listed]
     assert [refusal.name for refusal in store.delete_all(gone)] == ["locked.zip"]
     store._connection.batches = False
