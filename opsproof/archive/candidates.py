@@ -64,7 +64,7 @@ def find_candidates(target: Target, store: Store, wanted: str, at: datetime | No
             return tuple(_candidate(place, one, "one of all") for one in found)
         if wanted == LATEST:
             search = find_newest(place, at)
-            damaged = search.unverified
+            damaged = _own_with_the_id_of(place, search.unverified)
             if damaged is None or damaged.problem == NO_MANIFEST or damaged.problem.startswith(FAILED):
                 return (_chosen(choose_backup(target, store, wanted, at)),)
             newest = search.found
@@ -90,7 +90,17 @@ def _describe_all(place: Place, prefix: str) -> list[Entry]:
         return describe_backup(place.store, one, has_sidecar=has_sidecar, sealing=place.keeper.policies.sealing)
 
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        return list(pool.map(describe, backups))
+        entries = list(pool.map(describe, backups))
+    # What somebody has unpacked or decrypted beside a backup shares its id: a verdict on it would be one on the backup.
+    described = {one.id for one in entries if not one.problem.startswith(MISMATCH)}
+    return [one for one in entries if one.id not in described or not one.problem.startswith(MISMATCH)]
+
+
+def _own_with_the_id_of(place: Place, entry: Entry | None) -> Entry | None:
+    """Return what does not count; of something beside a backup that backup, and None where it is whole."""
+    if entry is None or not entry.problem.startswith(MISMATCH):
+        return entry
+    return next((one for one in _describe_all(place, entry.id) if one.id == entry.id and not one.is_verified), None)
 
 
 def _own_of(place: Place, entries: Iterable[Entry]) -> list[Entry]:

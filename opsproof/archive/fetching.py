@@ -6,6 +6,7 @@ private folder that is gone with the run.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -278,7 +279,7 @@ def _require_room(folder: Path, choice: Choice) -> None:
             found=f"{free:,} bytes free",
             kept=KEPT,
             hint="free some room, or name a folder with more: TMPDIR=/path pytest ...",
-        )
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a verification tells by it whose fault it is
 
 
 def _file_name(choice: Choice) -> str:

@@ -10,17 +10,18 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from opsproof.archive.catalogue import ENDINGS, SIDECAR, sidecar_name, stem_of
-from opsproof.archive.index import NAME, Contents, Line, Said
-from opsproof.archive.manifest import Manifest, is_backup_of
+from opsproof.archive.index import NAME, Contents, Line, Said, say
+from opsproof.archive.manifest import Manifest, is_backup_of, read_sidecar
 from opsproof.archive.newest import NO_MANIFEST
 from opsproof.archive.retention import Known, Standing, Whose
+from opsproof.archive.signature import SIGNATURE, require_authentic
 from opsproof.archive.verdict import failed_backups, parse_verdict
 from opsproof.archive.zipread import ZipReader
-from opsproof.errors import ArchiveError
+from opsproof.errors import ArchiveError, StoreError
+from opsproof.policies import Sealing
 from opsproof.system.store import Listing, Store
 from opsproof.target import DirectoryStoreSettings, StoreSettings
 
-SIGNATURE = ".manifest.sig"
 BUNDLE = ".zip"
 MANIFEST = "manifest.json"
 # A bundle that no manifest stands beside says itself whose it is, at its end; a store is read from the beginning.
@@ -162,9 +163,35 @@ def identify(store: Store, settings: StoreSettings, holding: Holding) -> Holding
     return replace(holding, known=known)
 
 
-def whose_of(said: Said) -> Whose:
-    """Return whose a backup is, as its manifest says."""
-    return Whose(said.environment, said.target, said.customer, said.database)
+def is_authentic(store: Store, holding: Holding, sealing: Sealing) -> bool:
+    """Tell whether a backup's manifest has the signature that is wanted, and says what is known of it.
+
+    Args:
+        store: Where it is.
+        holding: A backup with its manifest, of which an index, which nobody signs, may have told.
+        sealing: Names the public key.
+
+    Raises:
+        StoreError: It could not be looked at.
+        ConfigurationError: The key cannot be read.
+    """
+    name = sidecar_name(holding.known.id)
+    try:
+        data = store.get_small(name)
+        require_authentic(store, name, data, sealing)
+        return holding.line is not None and say(read_sidecar(data, name)) == holding.line.said
+    except ArchiveError:
+        return False
+    except StoreError:
+        if store.exists(name):
+            raise
+        return False  # another run is just removing it
+
+
+def known_of(said: Said, standing: Standing = "verified", problem: str = "") -> Known:
+    """Return what is known of a backup, as its manifest says."""
+    whose = Whose(said.environment, said.target, said.customer, said.database)
+    return Known(said.id, said.taken, whose, said.kind, standing, problem=problem)
 
 
 def _known(contents: Contents, backup: str, bundle: Listing, line: Line | None) -> Known:
@@ -173,19 +200,15 @@ def _known(contents: Contents, backup: str, bundle: Listing, line: Line | None) 
         gone = contents.gone.get(backup)
         is_it = gone is not None and (gone.said.name, gone.said.bytes) == (bundle.name, bundle.bytes)
         if gone is not None and is_it and problem == NO_MANIFEST:
-            return _said(gone.said, "unverified", "a cleanup that was cut short has removed its manifest")
+            return known_of(gone.said, "unverified", "a cleanup that was cut short has removed its manifest")
         return Known(backup, None, None, standing="unverified", problem=problem)
     said = line.said
     if said.name != bundle.name:
         return Known(backup, None, None, standing="unverified", problem=f"its manifest is that of {said.name}")
     if said.bytes != bundle.bytes:
         problem = f"{bundle.bytes:,} bytes, but its manifest says {said.bytes:,}"
-        return _said(said, "unverified", problem)
-    return _said(said, "verified", "")
-
-
-def _said(said: Said, standing: Standing, problem: str) -> Known:
-    return Known(said.id, said.taken, whose_of(said), said.kind, standing, problem=problem)
+        return known_of(said, "unverified", problem)
+    return known_of(said)
 
 
 def _read_manifest(path: Path) -> Manifest | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -62,6 +62,7 @@ class Known:
         lock: What keeps the store from removing it, in words (`locked until 2027-01-31`); empty: nothing does.
         use: What uses it, in words; empty: nothing does.
         problem: Why it is not recognised or not verified, in words.
+        is_authentic: False where signed ones are wanted, and this was found not to be one.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Known:
     lock: str = ""
     use: str = ""
     problem: str = ""
+    is_authentic: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,17 +132,32 @@ def decide(known: Sequence[Known], owner: Owner, rules: Rules, now: datetime) ->
         rules: What is asked for.
         now: The present time.
     """
-    own = [one for one in known if one.whose is not None and one.whose.is_of(owner)]
-    counted = [one for one in own if one.standing == "verified" and not _is_yet_to_come(one, now)]
-    last = _last_of(counted)
-    kept = _kept_by_rules([one for one in counted if one.kind == "scheduled"], rules.policy, now)
+    counted = _counted(known, owner, now)
+    authentic = [one for one in counted if one.is_authentic]
+    last = _last_of(authentic)
+    kept = _kept_by_rules(counted, rules.policy, now)
+    # What nobody has signed keeps its own place, and takes none from what somebody has.
+    kept |= _kept_by_rules(authentic, rules.policy, now)
     return tuple(_decide_one(one, owner, rules, now, last, kept.get(one.id, ())) for one in known)
 
 
 def last_verified(known: Iterable[Known], owner: Owner, now: datetime) -> Known | None:
     """Return the newest verified backup of an owner's, of any kind; None where there is none."""
-    own = (one for one in known if one.whose is not None and one.whose.is_of(owner) and one.standing == "verified")
-    return max((one for one in own if not _is_yet_to_come(one, now)), key=_order, default=None)
+    return max((one for one in _counted(known, owner, now) if one.is_authentic), key=_order, default=None)
+
+
+def relied_on(known: Iterable[Known], owner: Owner, rules: Rules, now: datetime) -> set[str]:
+    """Return the ids of those that others may go for: the last verified ones, and what rules keep that count."""
+    counted = [one for one in _counted(known, owner, now) if one.is_authentic]
+    lasts = (_last_of(counted), max(counted, key=_order, default=None))
+    by_count = _kept_by_rules(counted, replace(rules.policy, within=None), now)
+    return {one.id for one in lasts if one is not None} | by_count.keys()
+
+
+def _counted(known: Iterable[Known], owner: Owner, now: datetime) -> list[Known]:
+    """Return an owner's verified backups."""
+    own = (one for one in known if one.whose is not None and one.whose.is_of(owner))
+    return [one for one in own if one.standing == "verified" and not _is_yet_to_come(one, now)]
 
 
 def _decide_one(
@@ -205,7 +222,7 @@ def _reasons_to_go(one: Known, rules: Rules) -> Iterator[str]:
 
 def _kept_by_rules(counted: Collection[Known], policy: Retention, now: datetime) -> dict[str, list[str]]:
     """Return the reasons of the rules by the ids of those that they keep."""
-    newest_first = sorted(counted, key=_order, reverse=True)
+    newest_first = sorted((one for one in counted if one.kind == "scheduled"), key=_order, reverse=True)
     kept: defaultdict[str, list[str]] = defaultdict(list)
     for one in newest_first[: policy.last]:
         kept[one.id].append("the newest" if policy.last == 1 else f"one of the {policy.last} last")
@@ -261,7 +278,7 @@ def _utc(moment: datetime) -> datetime:
 
 def _standing(one: Known) -> str:
     if one.standing == "verified":
-        return "verified"
+        return "verified" if one.is_authentic else "without the signature that the inventory wants"
     what = "found to be damaged" if one.standing == "failed" else "unverified"
     return f"{what} ({one.problem})" if one.problem else what
 

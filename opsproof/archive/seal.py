@@ -40,6 +40,18 @@ def sealing_to(recipients: Sequence[str], receiver: Callable[[bytes], object]) -
     return Flow(lambda source, sink: pyrage.encrypt_io(source, sink, keys), receiver, _cannot_be_encrypted)
 
 
+def seal(data: bytes, recipients: Sequence[str]) -> bytes:
+    """Return something small, encrypted.
+
+    Raises:
+        ConfigurationError: A recipient is no such key, or the library is not installed.
+    """
+    sealed = bytearray()
+    with flowing(sealing_to(recipients, sealed.extend)) as flow:
+        flow.write(data)
+    return bytes(sealed)
+
+
 def unsealing(
     identities: Identities,
     receiver: Callable[[bytes], object],

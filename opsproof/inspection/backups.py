@@ -13,6 +13,8 @@ from opsproof.inspection.sameness import list_first
 UNTOUCHED = "everything: a check only looks"
 # Below that, a database is so small that a share of it says nothing.
 SMALL_BYTES = 1 << 20
+# A backup that is further ahead of this machine's clock than this was taken by a clock that was wrong.
+CLOCKS_DIFFER_BY = timedelta(days=1)
 
 
 class _Known(Protocol):
@@ -71,10 +73,20 @@ def check_age(stock: Stock, rpo: timedelta, now: datetime, environment: str) -> 
         environment: For the hint.
 
     Raises:
-        ProofError: It is older, or there is none.
+        ProofError: It is older, or of a time that is yet to come, or there is none.
     """
     newest = _newest_of(stock, environment)
     age = now - newest.taken
+    if age < -CLOCKS_DIFFER_BY:
+        # It would stay the newest, and young, whatever fails until then.
+        raise ProofError(
+            "The newest verified backup was taken at a time that is yet to come",
+            expected=f"one that is not older than {_span(rpo)} (objectives: rpo)",
+            found=f"{newest.location}, taken {_time(newest.taken)}; here it is {_time(now)}",
+            kept=UNTOUCHED,
+            hint=f"date -u   here and on the server\npytest actions/test_backup.py --env={shlex.quote(environment)}"
+            f"\nmove {newest.id} elsewhere if the clock was wrong when it was taken: restores take it for the newest",
+        )
     if age > rpo:
         beside = [
             f"{one.id}, newer, does not count: {one.problem}" for one in stock.waiting if one.written > newest.taken

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from opsproof.archive.catalogue import SEALED
+from opsproof.archive.seal import seal
 from opsproof.errors import OpsproofError
 from opsproof.plugin.run import RUN, Run, without_libpq_variables
 from opsproof.plugin.steps import PROGRESSIONS, is_worker
@@ -42,9 +44,15 @@ def _put_into_xml(config: pytest.Config, properties: dict[str, str]) -> None:
 
 
 def _store(run: Run, path: Path) -> None:
+    recipients = sorted({one for target in run.environment.targets for one in target.policies.sealing.recipients})
     for store in _stores_of(run):
         try:
-            store.put_small(FOLDER + path.name, path.read_bytes(), locked=False)
+            # An error may quote a row, and whoever encrypts backups wants none of those to be read there.
+            data = path.read_bytes()
+            if recipients:
+                store.put_small(f"{FOLDER}{path.name}{SEALED}", seal(data, recipients), locked=False)
+            else:
+                store.put_small(FOLDER + path.name, data, locked=False)
         except (OpsproofError, OSError) as error:
             run.journal.warn(f"The journal is not beside the backups: {error}")
 

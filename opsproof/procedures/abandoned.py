@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import re
-import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from opsproof.archive import manifest as records
 from opsproof.archive.catalogue import ENDINGS, stem_of
 from opsproof.archive.holdings import backup_of
-from opsproof.procedures.workspace import LOCK, PREFIX
+from opsproof.procedures.workspace import LOCK, own_folders
 from opsproof.system.store import PROBE, Leftover, Store
 from opsproof.target import Target
 
@@ -35,8 +34,7 @@ def find_uploads(target: Target, store: Store, now: datetime) -> tuple[Leftover,
 def find_folders() -> tuple[Path, ...]:
     """Return the folders of restores on this machine that nobody is at work in."""
     found = []
-    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
-        # Somebody else's is not ours to look into.
+    for folder in own_folders():
         with suppress(OSError):
             if (folder / LOCK).exists():
                 with (folder / LOCK).open("rb") as lock:

@@ -67,6 +67,7 @@ class Backup(Taking):
         self.outcome: Outcome | None = None
         self._committed: StoredObject | None = None
         self._seal = SealPlan()
+        self._beside: list[tuple[str, bytes]] = []
 
     def check_store(self) -> str:
         """Look at the keys, and then whether the store takes a backup; see `Survey.check_store`.
@@ -203,8 +204,8 @@ class Backup(Taking):
         )
         data = records.to_json(sidecar)
         if self._seal.signer is not None:
-            self.store.put_small(signature_name(self.manifest.id), self._seal.signer.sign(data))
-        self.store.put_small(sidecar_name(self.manifest.id), data)
+            self._put_beside(signature_name(self.manifest.id), self._seal.signer.sign(data))
+        self._put_beside(sidecar_name(self.manifest.id), data)
         self._committed = None
         totals = self.manifest.totals
         self.outcome = Outcome(
@@ -263,16 +264,18 @@ class Backup(Taking):
         parts = [f"encrypted to {count} {'recipient' if count == 1 else 'recipients'} by age"] if count else []
         return ", ".join([*parts, *(["its manifest is signed"] if self._seal.signer is not None else [])])
 
+    def _put_beside(self, name: str, data: bytes) -> None:
+        self._beside.append((name, data))
+        self.store.put_small(name, data)
+
     def _withdraw(self) -> None:
         """Remove a bundle that was stored but never verified, once its manifest and its signature are gone."""
         if self._committed is None:
             return
-        names = [sidecar_name(self.manifest.id)]
-        if self._seal.signer is not None:
-            names.append(signature_name(self.manifest.id))
-        for name in names:
+        for name, data in reversed(self._beside):
             beside = self.store.find(name)
-            if beside is not None:
+            # What is under that name may be what kept ours from being written, and another backup's.
+            if beside is not None and self.store.get_small(name) == data:
                 self.store.delete(beside)
         self.store.delete(self._committed)
         self.journal.warn(f"{self._committed.location} was not verified and is removed again")

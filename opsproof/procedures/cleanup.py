@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from opsproof.archive.holdings import Holding, whose_of
+from opsproof.archive.holdings import Holding
 from opsproof.archive.index import read_contents, write_index
 from opsproof.archive.retention import Rules, show_span
 from opsproof.errors import ProofError, StoreError
@@ -311,13 +311,12 @@ class Cleanup:
         }
 
     def _gone_before(self) -> set[str]:
-        """Return the ids of the target's backups that an index knows, and of which nothing is there any more."""
-        contents, held = self.stock.contents, {one.known.id for one in self.stock.holdings}
-        return {
-            backup
-            for backup, line in contents.gone.items()
-            if backup not in held and whose_of(line.said).is_of(self.stock.owner)
-        }
+        """Return the ids of the target's backups of which nothing is there any more, as far as no rule keeps them.
+
+        A cleanup that was killed may have left old versions of those. Of what somebody has deleted by mistake they are
+        the last copy, so what a cleanup would not have removed does not count.
+        """
+        return self.stock.gone_for_good(self.rules, self._now)
 
 
 def _options(target: Target) -> str:

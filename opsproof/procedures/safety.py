@@ -15,6 +15,7 @@ from opsproof.archive.fetching import fetch
 from opsproof.archive.manifest import DatabaseRecord, read_sidecar
 from opsproof.archive.opening import open_backup
 from opsproof.archive.reading import OpenedBackup
+from opsproof.archive.signature import require_authentic
 from opsproof.errors import ArchiveError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
@@ -78,7 +79,7 @@ def restore_safety_backup(target: Target, store: Store, journal: Journal, intent
     """
     journal.warn(f"{intent.live!r} is built anew from the safety backup {intent.safety}")
     with _opened(target, store, journal, intent) as (backup, dump, clients):
-        record = _database_of(backup, store, intent)
+        record = _database_of(backup, intent)
         side = _begin_anew(target, clients, journal, intent, record)
         side.load(backup, dump, record.owner, {})
         side.prove(backup, dump, {})
@@ -103,7 +104,7 @@ def build_from_safety_backup(
         OpsproofError: It could not be built.
     """
     with _opened(target, store, journal, intent) as (backup, dump, clients):
-        record = _database_of(backup, store, intent)
+        record = _database_of(backup, intent)
         side = SideDatabase(clients, intent.side, journal)
         side.create(record, record, intent, {})
         side.load(backup, dump, record.owner, {})
@@ -116,7 +117,7 @@ def _opened(
     target: Target, store: Store, journal: Journal, intent: Intent
 ) -> Iterator[tuple[OpenedBackup, Path, Clients]]:
     """Yield the safety backup that an intent names, its dump, and the programs to load it with."""
-    choice, host = _choose(store, intent.safety), Host(target.connection)
+    choice, host = _choose(target, store, intent.safety), Host(target.connection)
     with ExitStack() as stack:
         workspace = stack.enter_context(closing(Workspace()))
         dump = workspace.path / "database"
@@ -128,13 +129,13 @@ def _opened(
         yield backup, stack.enter_context(placed(clients.host, dump)), clients
 
 
-def _database_of(backup: OpenedBackup, store: Store, intent: Intent) -> DatabaseRecord:
+def _database_of(backup: OpenedBackup, intent: Intent) -> DatabaseRecord:
     if backup.manifest is None:
         raise ArchiveError(
             f"The safety backup {intent.safety} does not say how its database is made",
             expected="a manifest with the database's encoding, locale and owner",
             found=backup.description,
-            kept=f"the safety backup: {_choose(store, intent.safety).location}",
+            kept=f"the safety backup {intent.safety}",
             hint=f"createdb --template=template0 --encoding=UTF8 {shlex.quote(intent.live)}, and load it by hand:"
             " RESTORE.txt in it tells how",
         )
@@ -161,7 +162,11 @@ def _begin_anew(
     return side
 
 
-def _choose(store: Store, safety: str) -> Choice:
-    sidecar = read_sidecar(store.get_small(sidecar_name(safety)), sidecar_name(safety))
+def _choose(target: Target, store: Store, safety: str) -> Choice:
+    name = sidecar_name(safety)
+    data = store.get_small(name)
+    # It may have been taken long ago, by a run that was killed: somebody may have put another in its place.
+    require_authentic(store, name, data, target.policies.sealing)
+    sidecar = read_sidecar(data, name)
     location = f"{store.location}{sidecar.name}"
     return Choice(safety, location, store, sidecar.name, None, sidecar, sidecar.bytes, "the safety backup")

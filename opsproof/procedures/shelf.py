@@ -55,8 +55,10 @@ def renew_index(store: Store, contents: Contents) -> None:
         StoreError: The store refused.
     """
     old = contents.indexes
-    if contents.read or contents.gone:
-        write_index(store, contents.lines.values(), datetime.now(UTC))
+    # Several targets may share the store: what a killed cleanup of another has half removed, only the index knows.
+    halves = [line for line in contents.gone.values() if line.said.name in contents.listed]
+    if contents.read or len(contents.gone) > len(halves):
+        write_index(store, [*contents.lines.values(), *halves], datetime.now(UTC))
     else:
         old = old[1:]
     delete_listed(store, old, [])

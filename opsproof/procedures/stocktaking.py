@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from opsproof.archive.catalogue import READ_AT_ONCE
-from opsproof.archive.holdings import Holding, find_holdings, find_lone, find_unknown, identify
+from opsproof.archive.holdings import Holding, find_holdings, find_lone, find_unknown, identify, is_authentic, known_of
 from opsproof.archive.index import Contents, read_contents
 from opsproof.archive.manifest import STAMP, is_backup_of
 from opsproof.archive.newest import NO_MANIFEST
 from opsproof.archive.ownership import Owner, owner_of, printable
-from opsproof.archive.retention import Decision, Known, Rules, decide, last_verified
+from opsproof.archive.retention import Decision, Known, Rules, decide, last_verified, relied_on
 from opsproof.procedures.removal import lock_on
 from opsproof.system.store import Listing, Store
 from opsproof.target import Target
@@ -84,6 +84,19 @@ class Stock:
             more = f" and {len(unknown) - SHOWN:,} more" if len(unknown) > SHOWN else ""
             yield f"keep what is no backup: {printable(', '.join(unknown[:SHOWN]))}{more}"
 
+    def gone_for_good(self, rules: Rules, now: datetime) -> set[str]:
+        """Return the ids of the owner's backups that an index knows, nothing is left of, and no rule would keep.
+
+        Args:
+            rules: What is asked for.
+            now: The present time.
+        """
+        present = [one.known for one in self.holdings]
+        held = {one.id for one in present}
+        gone = [known_of(line.said) for backup, line in self.contents.gone.items() if backup not in held]
+        decisions = decide([*present, *gone], self.owner, rules, now)[len(present) :]
+        return {one.backup.id for one in decisions if not one.keep}
+
     def _is_own(self, known: Known) -> bool:
         return known.whose is not None and known.whose.is_of(self.owner)
 
@@ -103,6 +116,8 @@ def take_stock(target: Target, store: Store, rules: Rules, used: Mapping[str, st
     """
     contents, owner = read_contents(store), owner_of(target)
     holdings = [_with_use(one, used) for one in find_holdings(contents)]
+    if target.policies.sealing.verify_key_file:
+        holdings = _authenticated(target, store, holdings, rules, now)
     last = last_verified([one.known for one in holdings], owner, now)
     if last is not None:
         holdings = [_identified(target, store, one, _taken(last)) for one in holdings]
@@ -121,6 +136,21 @@ def take_stock(target: Target, store: Store, rules: Rules, used: Mapping[str, st
 def _with_use(holding: Holding, used: Mapping[str, str]) -> Holding:
     use = used.get(holding.known.id, "")
     return replace(holding, known=replace(holding.known, use=use)) if use else holding
+
+
+def _authenticated(
+    target: Target, store: Store, holdings: Sequence[Holding], rules: Rules, now: datetime
+) -> list[Holding]:
+    """Look at the signatures of those that others may go for, until all of them have one."""
+    found, owner, looked = {id(one): one for one in holdings}, owner_of(target), set[str]()
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        while wanted := relied_on([one.known for one in found.values()], owner, rules, now) - looked:
+            some = [(key, one) for key, one in found.items() if one.known.id in wanted]
+            answers = pool.map(lambda pair: is_authentic(store, pair[1], target.policies.sealing), some)
+            for (key, one), answer in zip(some, answers, strict=True):
+                found[key] = replace(one, known=replace(one.known, is_authentic=answer))
+            looked |= wanted
+    return list(found.values())
 
 
 def _identified(target: Target, store: Store, holding: Holding, before: datetime) -> Holding:

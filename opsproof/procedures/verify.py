@@ -28,6 +28,7 @@ from opsproof.target import Target
 
 NEVER_FINISHED = "there is no manifest beside it: it was never finished, or is still being written"
 GONE = "it was removed from the store meanwhile"
+UNTOLD = "told to whoever ran the verification: the backup is encrypted, and this is not"
 DRY_RUN = "a dry run reads no backup"
 
 
@@ -180,7 +181,7 @@ class Verify:
             bytes=done.bytes,
             author=find_author(os.environ),
             checks=done.checks,
-            findings=() if error is None else (self._finding(error),),
+            findings=() if error is None else (self._finding(candidate, error),),
             unverified=done.unverified,
         )
         try:
@@ -189,8 +190,11 @@ class Verify:
             self.journal.warn(f"The verdict on {done.id} could not be recorded: {refusal.summary}")
             return replace(done, unrecorded=refusal)
 
-    def _finding(self, error: OpsproofError) -> VerdictFinding:
+    def _finding(self, candidate: Candidate, error: OpsproofError) -> VerdictFinding:
         clean = self.journal.redactor.clean
+        if candidate.choice is not None and candidate.choice.sidecar is not None and candidate.choice.sidecar.sealed:
+            # What a server says of a row that it refuses quotes that row, and a verdict is not encrypted.
+            return VerdictFinding(summary=clean(error.summary), found=UNTOLD)
         return VerdictFinding(summary=clean(error.summary), expected=clean(error.expected), found=clean(error.found))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -53,15 +54,28 @@ class Workspace:
             return False
 
 
+def own_folders() -> list[Path]:
+    """Return the folders that look like such a one and are this account's, sorted.
+
+    Anybody may make a name in the temporary folder, and let it lead to a folder that nobody meant.
+    """
+    found = []
+    try:
+        for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+            with suppress(FileNotFoundError):
+                status = folder.lstat()
+                if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+                    found.append(folder)
+    except OSError:
+        # Whoever needs a folder there is told by `Workspace`.
+        return []
+    return found
+
+
 def remove_abandoned() -> list[Path]:
     """Remove the folders of runs that ended without doing so themselves; return which."""
     removed: list[Path] = []
-    try:
-        found = list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
-    except OSError:
-        # Whoever needs a folder there is told by `Workspace`.
-        return removed
-    for folder in found:
+    for folder in own_folders():
         # Somebody else's folder, or one that is at work: not ours to judge.
         with suppress(OSError):
             if (folder / LOCK).exists():

@@ -126,6 +126,16 @@ def test_nothing_of_a_row_or_a_file_is_in_the_store(sealed: Sealed) -> None:
     assert backup.open_with in members.read("RESTORE.txt").decode()
 
 
+def test_the_copy_of_a_journal_is_encrypted_too(sealed: Sealed) -> None:
+    """What a server says of a row that it refuses quotes that row."""
+    found = sealed.bucket.journals()
+    assert found
+    for name, data in found.items():
+        assert name.endswith(".jsonl.age")
+        assert b"step" not in data
+        assert b'"step"' in sealed.keys[1].decrypt(data)
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_each_recipient_brings_it_back(sealed: Sealed, which: int) -> None:
     if which:

@@ -72,6 +72,16 @@ def test_a_store_as_it_must_be(target: Target, store: Store) -> None:
     assert check_damage(stock, "prod") == 0
 
 
+def test_one_of_a_time_that_is_yet_to_come_is_not_young_for_ever(target: Target, store: Store) -> None:
+    put(store, 1)
+    ahead = put(store, 400)
+    with pytest.raises(ProofError, match="a time that is yet to come") as raised:
+        check_age(take_stock(target, store), 26 * DAY / 24, NOW, "prod")
+    assert ahead in complaint(raised).found
+    # Two clocks may differ by a little.
+    check_age(take_stock(target, store), 26 * DAY / 24, NOW + 397 * DAY - DAY / 24, "prod")
+
+
 def test_of_many_only_the_newest_sidecars_are_read(
     target: Target, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from opsproof.errors import (
     StoreUnreachable,
 )
 from opsproof.journal import Journal, Progress
+from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.system.store import open_store
 from opsproof.target import S3StoreSettings, Target
 from tests.lab.bucket import Bucket, make_bucket, use_credentials
@@ -174,6 +175,7 @@ def test_room_is_looked_for_first(bucket: Bucket, folder: Path, monkeypatch: pyt
     with pytest.raises(ArchiveError, match="Not enough room") as caught:
         fetch(choice, folder, Journal())
     assert caught.value.expected == f"{len(DATA):,} bytes free"
+    assert not is_fault_of_backup(caught.value)
     require_nothing_left(folder)
     monkeypatch.setattr("opsproof.archive.fetching.shutil.disk_usage", lambda path: usage(len(DATA)))
     assert fetch(choice, folder, Journal()).stat().st_size == len(DATA)

@@ -27,7 +27,7 @@ from opsproof.errors import (
 from opsproof.inventory.loading import load_environment
 from opsproof.journal import Journal
 from opsproof.policies import Sealing
-from opsproof.procedures.verify import Verify, require_passed
+from opsproof.procedures.verify import UNTOLD, Verify, require_passed
 from opsproof.system.databases import scratch_name
 from opsproof.system.store import StoredObject, open_store
 from opsproof.system.store.directory import DirectoryStore
@@ -437,4 +437,8 @@ def test_an_encrypted_backup_needs_a_key_and_without_one_nothing_is_known_agains
     (damaged,) = shelf.look("latest", target=replace(shelf.target, policies=policies))
     assert damaged.verdict == "failed", damaged.error
     assert shelf.verdicts()[shelf.newer.id] == ["passed", "error", "failed"]
+    # It is not encrypted, and what is found may be what stands in a row.
+    assert damaged.error is not None
+    (finding,) = shelf.record(shelf.newer)["findings"]
+    assert finding == {"summary": damaged.error.summary, "expected": "", "found": UNTOLD}
     assert chosen(shelf) == shelf.older.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from opsproof.archive.catalogue import sidecar_name
 from opsproof.archive.index import write_index
 from opsproof.archive.retention import Rules
+from opsproof.archive.signature import load_signer
 from opsproof.archive.verdict import verdict_name
 from opsproof.errors import ProofError
 from opsproof.journal import Journal
-from opsproof.policies import Retention
+from opsproof.policies import Policies, Retention, Sealing
 from opsproof.procedures.removal import Removed, remove_backups
 from opsproof.procedures.shelf import renew_index, require_readable
 from opsproof.procedures.stocktaking import Stock, take_stock
@@ -22,6 +24,7 @@ from opsproof.system.store import Lock, Refusal, Store, StoredObject
 from opsproof.system.store.directory import DirectoryStore
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target
 from tests.lab.bundles import write_bundle
+from tests.lab.sealing import new_signing_key
 from tests.lab.stocks import put_backup
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -200,3 +203,53 @@ def test_a_verdict_that_outlived_its_backup_goes_by_itself(tmp_path: Path) -> No
     assert ids[4] in removed.backups
     assert [one.name for one in stock_of(store, tmp_path).lone] == [verdict]
     assert "remove 1 verdicts and signatures of backups that are gone" in list(stock_of(store, tmp_path).plan())
+
+
+def test_what_somebody_has_deleted_by_mistake_is_not_taken_for_the_rest_of_a_cleanup(tmp_path: Path) -> None:
+    """In a bucket with versions the old versions of the one are its last copy; those of the other go."""
+    ids = fill(tmp_path)
+    store = DirectoryStore(tmp_path)
+    write_index(store, stock_of(store, tmp_path).contents.lines.values(), NOW)
+    for one in (ids[0], ids[5]):
+        (tmp_path / f"{one}.zip").unlink()
+        (tmp_path / sidecar_name(one)).unlink()
+    stock = stock_of(store, tmp_path)
+    assert set(stock.contents.gone) == {ids[0], ids[5]}
+    assert stock.gone_for_good(RULES, NOW) == {ids[5]}
+
+
+def test_what_nobody_has_signed_takes_no_signed_backups_place(tmp_path: Path) -> None:
+    key, folder = new_signing_key(tmp_path), tmp_path / "backups"
+    sealing = Sealing(signing_key_file=str(key.private), verify_key_file=str(key.public))
+    signer = load_signer(sealing, {})
+    assert signer is not None
+    store, target = DirectoryStore(folder), replace(target_of(folder), policies=Policies(sealing=sealing))
+    ids = [put_backup(store, NOW - days * DAY) for days in range(6)]
+    for one in ids[:4]:
+        store.put_small(f"{one}.manifest.sig", signer.sign((folder / sidecar_name(one)).read_bytes()))
+    forged = [put_backup(store, NOW - hours * DAY / 24 + DAY / 2) for hours in range(3)]
+    stock = take_stock(target, store, RULES, {}, NOW)
+    assert stock.last is not None
+    assert stock.last.id == ids[0]
+    # What is newer than the last verified one stays, and what is older goes by the rules, signed or not.
+    assert {one.known.id for one in stock.going} == {*ids[2:]}
+    assert {one.known.id for one in stock.own_staying} == {*ids[:2], *forged}
+    assert stock.contents.read == 9
+    for one in ids[:4]:
+        (folder / f"{one}.manifest.sig").unlink()
+    assert take_stock(target, store, RULES, {}, NOW).going == []
+
+
+def test_another_targets_cleanup_does_not_forget_what_a_killed_one_has_half_removed(tmp_path: Path) -> None:
+    ids = fill(tmp_path)
+    with pytest.raises(Killed):
+        clean(Mortal(tmp_path, 2), tmp_path)
+    store = DirectoryStore(tmp_path)
+    halves = [one for one in ids if not (tmp_path / sidecar_name(one)).exists()]
+    assert halves == ids[4:]
+    for _ in range(2):
+        staging = stock_of(store, tmp_path, "staging")
+        assert staging.going == []
+        renew_index(store, staging.contents)
+        put_backup(store, NOW - DAY * len(list(tmp_path.iterdir())), environment="staging")
+    assert {one.known.id for one in stock_of(store, tmp_path).going} == set(ids[2:])

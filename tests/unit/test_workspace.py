@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from opsproof.procedures.abandoned import find_folders
 from opsproof.procedures.workspace import LOCK, PREFIX, Workspace, remove_abandoned
 
 KILLED = """
 import os, signal
+from opsproof.procedures.abandoned import find_folders
 from opsproof.procedures.workspace import Workspace
 one = Workspace()
 (one.path / "database").write_text("what nobody else may read")
@@ -97,3 +99,23 @@ def test_a_run_whose_folder_was_taken_for_an_abandoned_one_makes_another(
     assert (one.path / LOCK).exists()
     one.close()
     assert list(temporary.iterdir()) == []
+
+
+def test_a_name_that_leads_elsewhere_or_is_somebody_elses_is_left_alone(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write the temporary folder must not have root remove /var/lib/dpkg, which has a lock, too."""
+    kept = temporary / "dpkg"
+    for folder in (kept, temporary / f"{PREFIX}theirs"):
+        folder.mkdir()
+        (folder / LOCK).touch()
+        (folder / "status").write_text("what is installed")
+    (temporary / f"{PREFIX}trap").symlink_to(kept)
+    monkeypatch.setattr(os, "geteuid", lambda: (temporary / f"{PREFIX}theirs").stat().st_uid + 1)
+    assert (remove_abandoned(), find_folders()) == ([], ())
+    monkeypatch.undo()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert find_folders() == (temporary / f"{PREFIX}theirs",)
+    assert remove_abandoned() == [temporary / f"{PREFIX}theirs"]
+    assert (kept / "status").exists()

@@ -1,0 +1,49 @@
+"""Whose fault it is that a verification did not pass: a backup that is blamed for another's counts for nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from opsproof.errors import DumpError
+from opsproof.procedures.blame import is_fault_of_backup
+from opsproof.system.pipe import command_failed
+
+
+def failed_with(status: int, *stderr: str) -> DumpError:
+    error = DumpError("pg_restore failed: it could not load the dump", found="\n".join(stderr))
+    error.__cause__ = command_failed("pg_restore", status, "\n".join(stderr))
+    return error
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'pg_restore: error: could not execute query: ERROR:  invalid input syntax for type integer: "x"',
+        "pg_restore: error: could not read from input file: end of file",
+        'psql:database:12: ERROR:  syntax error at or near "x"',
+    ],
+)
+def test_what_is_wrong_in_the_dump_is_its_fault(said: str) -> None:
+    assert is_fault_of_backup(failed_with(1, said))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "pg_restore: error: error returned by PQputCopyData: SSL SYSCALL error: EOF detected",
+        "pg_restore: error: could not execute query: SSL connection has been closed unexpectedly",
+        "pg_restore: error: could not execute query: could not receive data from server: Connection timed out",
+        "pg_restore: error: error returned by PQputCopyData: could not send data to server: Broken pipe",
+        'pg_restore: error: connection to database "shop" failed: FATAL:  sorry',
+        "pg_restore: error: could not execute query: ERROR:  canceling statement due to user request",
+        "pg_restore: error: could not execute query: ERROR:  cannot execute CREATE TABLE in a read-only transaction",
+        'pg_restore: error: could not execute query: ERROR:  could not read block 3 in file "base/1/2"',
+    ],
+)
+def test_what_happened_to_the_server_or_on_the_way_is_not(said: str) -> None:
+    assert not is_fault_of_backup(failed_with(1, said))
+
+
+@pytest.mark.parametrize("status", [-9, -15, 137, 143, 255])
+def test_a_program_that_was_ended_has_found_nothing_whatever_it_warned_of(status: int) -> None:
+    assert not is_fault_of_backup(failed_with(status, "pg_restore: warning: errors ignored on restore: 0"))
