@@ -166,6 +166,7 @@ def check_verified(stock: Stock, limit: timedelta, now: datetime, environment: s
         found.append(list_first([f"{one.location} of {_time(one.written)}: {one.problem}" for one in old]))
         hints.append(
             f"an attempt that was killed: pytest actions/test_cleanup.py --env={shlex.quote(environment)} --dry-run"
+            "   says whether it goes; what that does not know for its own, remove by hand"
         )
     count = len(old) + (unread > limit)
     raise ProofError(
