@@ -15,8 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from opsproof.errors import ConfigurationError
 from opsproof.inventory.asked import (
     ArtifactsVariables,
+    DeployVariables,
     EncryptionVariables,
     ExpectVariables,
+    HooksVariables,
     ObjectivesVariables,
     ObjectLockVariables,
     PingVariables,
@@ -157,6 +159,8 @@ class HostVariables(Ours):
     signing: SigningVariables = SigningVariables()
     thresholds: ThresholdsVariables = ThresholdsVariables()
     ping: PingVariables = PingVariables()
+    deploy: DeployVariables = DeployVariables()
+    hooks: HooksVariables = HooksVariables()
     ansible_connection: Text | None = None
     ansible_host: Text | None = None
     ansible_user: Text | None = None

@@ -14,7 +14,7 @@ from opsproof.journal import Progress
 from opsproof.plugin.run import LOGGER, RUN, Run, without_libpq_variables
 from opsproof.plugin.steps import DRY_RUN, PROGRESSIONS, Progression, is_worker
 from opsproof.procedures.survey import describe_versions
-from opsproof.report import header, summary
+from opsproof.report import deployed, header, summary
 from opsproof.report.quantities import progress_line
 
 # On a terminal one line is rewritten; elsewhere (a CI's log) a line is added now and then.
@@ -152,6 +152,8 @@ def summary_of(run: Run, target: str) -> list[str]:
         return {target: known[target]} if target in known else {}
 
     outcomes, restored, rolled_back = only(run.outcomes), only(run.restored), only(run.rolled_back)
+    if target in run.deployed:
+        return list(deployed.lines(target, run.deployed[target]))
     return list(summary.lines(outcomes, restored, rolled_back, only(run.recovered), only(run.plans)))
 
 

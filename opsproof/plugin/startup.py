@@ -22,6 +22,7 @@ MODULES = (
     "opsproof.plugin.evidence",
     "opsproof.plugin.fixtures",
     "opsproof.plugin.rollbacks",
+    "opsproof.plugin.deploys",
     "opsproof.plugin.journals",
 )
 # Only where pytest-xdist runs targets side by side: the process that the workers report to, and each of them.

@@ -157,7 +157,7 @@ class Packer:
 
     def _write(self, entry: tarfile.TarInfo, content: IO[bytes] | _Hashed | None) -> None:
         try:
-            self._tar.addfile(entry, content)  # type: ignore[arg-type] # it needs `read`, no more
+            self._tar.addfile(entry, content)
         except OSError as error:
             raise HostError(
                 f"{self._source} cannot be packed: {error.strerror or error}",
