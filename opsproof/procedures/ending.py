@@ -53,7 +53,7 @@ class Ending:
         in_place = bool(intent.safety) and not intent.parked and intent.stage not in ("swapped", "kept")
         try:
             if is_of_a_release(intent):
-                return end_turnover(self.target, self.journal, intent)
+                return end_turnover(self.target, self.store, self.journal, intent)
             return endings.get("in place" if in_place else intent.stage, self._undo_build)(intent)
         except OpsproofError as error:
             raise explain_failed_undo(self.target, intent, error) from error

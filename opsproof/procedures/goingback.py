@@ -25,7 +25,7 @@ from opsproof.system.downgrade import read_downgrade
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
 from opsproof.system.migrations import Migrations, Place, place_of
-from opsproof.system.postgres import DatabaseFacts, Server, connect, describe_database, read_server
+from opsproof.system.postgres import DatabaseFacts, Server, connect, describe_database, own_search_path, read_server
 from opsproof.system.releases import Entry, Layout
 from opsproof.system.releaseupload import read_files
 from opsproof.system.store import Store
@@ -284,7 +284,7 @@ class GoingBack:
         self.reasons = update.pending()
         new, old = modules_of(code.before), modules_of(code.files)
         gone = sorted(set(new) - set(old))
-        with connect(self.target.database) as connection:
+        with connect(self.target.database) as connection, own_search_path(connection):
             rows = connection.execute(
                 "SELECT name FROM ir_module_module WHERE state = 'installed' AND name = ANY(%s) ORDER BY 1", (gone,)
             ).fetchall()

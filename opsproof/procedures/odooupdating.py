@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from opsproof.errors import CommandFailed, ProgramMissing, ProofError
 from opsproof.procedures.odoocommand import PROGRAMS, account_of
 from opsproof.system.host import Host
-from opsproof.system.postgres import connect
+from opsproof.system.postgres import connect, own_search_path
 from opsproof.system.releasepackage import PackedFile
 from opsproof.target import Target
 
@@ -63,7 +63,7 @@ class OdooUpdate:
         Raises:
             DatabaseError: The database does not answer.
         """
-        with connect(self._target.database) as connection:
+        with connect(self._target.database) as connection, own_search_path(connection):
             rows = connection.execute(
                 "SELECT name FROM ir_module_module WHERE state = ANY(%s) ORDER BY 1", (list(INSTALLED),)
             ).fetchall()
@@ -104,7 +104,7 @@ class OdooUpdate:
                 kept="the database that was live is as it was",
                 hint=f"see what it says of a copy: {shlex.join(command)}",
             )
-        with connect(self._target.database, database=database) as connection:
+        with connect(self._target.database, database=database) as connection, own_search_path(connection):
             undone = connection.execute(_UNDONE).fetchall()
         if undone:
             raise ProofError(

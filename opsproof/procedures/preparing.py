@@ -17,6 +17,7 @@ from opsproof.archive.choosing import LATEST, choose_backup
 from opsproof.errors import HostError, OpsproofError, StoreError
 from opsproof.inspection.finding import require
 from opsproof.inspection.preflight import examine_rollback
+from opsproof.inspection.schemastate import state_of
 from opsproof.inspection.validation import find_orphans, validate
 from opsproof.intent import Intent
 from opsproof.journal import Journal
@@ -240,6 +241,7 @@ class Preparing(Deploying):
                     revision=self.package.revision,
                     source=self.package.source,
                     exchanges=False,
+                    state=self._state(),
                 )
             ),
         )
@@ -247,6 +249,12 @@ class Preparing(Deploying):
             # Nothing else is there that could bear it.
             self._make_side(intent)
         return intent
+
+    def _state(self) -> str:
+        if self.facts is None:
+            return ""
+        with connect(self.target.database) as connection:
+            return state_of(connection)
 
     def _make_side(self, intent: Intent) -> None:
         with maintenance(self.target.database) as connection:
@@ -258,7 +266,7 @@ class Preparing(Deploying):
         if self.outcome is not None:
             return
         try:
-            for line in self.turnover.take_back():
+            for line in self.turnover.take_back(self.store):
                 self.journal.warn(f"undone: {line}")
         except OpsproofError as error:
             raise explain_failed_undo(self.target, self.turnover.intent, error) from error

@@ -12,10 +12,11 @@ from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import release_command
 from opsproof.procedures.deploying import releases_of
-from opsproof.procedures.turnover import DEPLOYED, Turnover
+from opsproof.procedures.turnover import DEPLOYED, RESTORING, Turnover
 from opsproof.system.databases import database_exists
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
+from opsproof.system.store import Store
 from opsproof.target import Target
 
 RELEASE = "release"
@@ -36,7 +37,7 @@ def plan_of(intent: Intent) -> list[str]:
     return [back, "start the services", removed, f"{intent.live!r} is as it was"]
 
 
-def end_turnover(target: Target, journal: Journal, intent: Intent) -> list[str]:
+def end_turnover(target: Target, store: Store, journal: Journal, intent: Intent) -> list[str]:
     """Finish what can be finished, undo the rest. Return what was done.
 
     Raises:
@@ -56,7 +57,8 @@ def end_turnover(target: Target, journal: Journal, intent: Intent) -> list[str]:
         turnover.had_live = bool(intent.parked) and database_exists(connection, intent.live)
     turnover.resume(intent.stage)
     release = intent.options[RELEASE]
-    if intent.stage == "swapped" or _is_flipped(turnover, intent):
+    is_restored = RESTORING in intent.options
+    if not is_restored and (intent.stage == "swapped" or _is_flipped(turnover, intent)):
         try:
             if releases.look().current != release:
                 turnover.flip()
@@ -68,7 +70,7 @@ def end_turnover(target: Target, journal: Journal, intent: Intent) -> list[str]:
             journal.warn(f"release {release} does not pass: {error}")
         else:
             return [f"release {release} is live: the {intent.procedure} is finished"]
-    return turnover.take_back()
+    return turnover.take_back(store)
 
 
 def _is_flipped(turnover: Turnover, intent: Intent) -> bool:

@@ -229,7 +229,7 @@ class ReleaseRollback(GoingBack):
         if self.outcome is not None:
             return
         try:
-            for line in self.turnover.take_back():
+            for line in self.turnover.take_back(self.store):
                 self.journal.warn(f"undone: {line}")
         except OpsproofError as error:
             raise explain_failed_undo(self.target, self.turnover.intent, error) from error

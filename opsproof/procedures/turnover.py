@@ -10,20 +10,26 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+from opsproof.inspection.schemastate import state_of
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.exchange import Exchange
+from opsproof.procedures.files import FilesRestore
 from opsproof.procedures.odooupdating import remove_link
+from opsproof.procedures.safety import build_from_safety_backup
 from opsproof.system.copying import copy_database
 from opsproof.system.databases import clear_intent, database_exists, drop_database, write_intent
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
-from opsproof.system.postgres import DatabaseFacts
+from opsproof.system.postgres import DatabaseFacts, connect
 from opsproof.system.properties import copy_properties
 from opsproof.system.releases import Entry, Releases
+from opsproof.system.store import Store
 from opsproof.target import Target
 
 HOLD_SECONDS = 10.0
+# Of the intent: how far the database was migrated before; and that it is being built from its backup.
+STATE, RESTORING = "state", "restoring"
 DEPLOYED, ROLLED_BACK = "deployed", "rolled back"
 
 
@@ -113,26 +119,63 @@ class Turnover(Exchange):
         """Tell whether the names of the databases were swapped."""
         return self._swapped
 
-    def take_back(self) -> list[str]:
+    def take_back(self, store: Store) -> list[str]:
         """Bring database, link and services of before back; what was made is gone. Return what was done.
+
+        Where a hook has migrated the live database itself, its backup takes its place; what it was is parked.
+
+        Args:
+            store: Where the backup is.
 
         Raises:
             OpsproofError: Something could not be brought back.
         """
-        intent = self.intent
-        done = self.take_names_back()
+        is_restored = RESTORING in self.intent.options
+        done = [] if is_restored and self._swapped else self.take_names_back()
+        if not is_restored or not self._swapped:
+            done += self._flip_back()
+            if is_restored or self._was_migrated():
+                self._restore(store)
+                is_restored = True
         done += self._flip_back()
         done += self.start_again()
+        intent = self.intent
         with maintenance(self.target.database) as connection:
             drop_database(connection, intent.side)
             if database_exists(connection, intent.live):
                 clear_intent(connection, intent.live)
+            if is_restored:
+                kept = replace(intent, procedure="restore", backup=intent.safety, stage="kept", options={})
+                write_intent(connection, intent.parked, kept)
+                done.append(
+                    f"{intent.live!r} is built from {intent.safety}; what a hook made of it is {intent.parked!r}"
+                )
         remove_link(self.target, self._host, intent.side)
         release = intent.options["release"]
         if intent.options["event"] == DEPLOYED:
             self.releases.remove(release)
             done.append(f"release {release} is removed")
         return done
+
+    def _was_migrated(self) -> bool:
+        """Tell whether somebody else has migrated the live database since the deploy began: a hook."""
+        said = self.intent.options.get(STATE, "")
+        if not said or not self.intent.safety or not self.intent.parked:
+            return False
+        with connect(self.target.database) as connection:
+            return state_of(connection) != said
+
+    def _restore(self, store: Store) -> None:
+        self._journal.warn(f"a hook has migrated {self.intent.live!r}: it is built from {self.intent.safety}")
+        self.intent = replace(self.intent, options={**self.intent.options, RESTORING: "yes"})
+        self.stop_services()
+        with maintenance(self.target.database) as connection:
+            drop_database(connection, self.intent.side)
+        settings = self.target.filestore
+        with build_from_safety_backup(self.target, store, self._journal, self.intent) as (_, backup):
+            if settings is not None and settings.content_addressed:
+                FilesRestore(self.target, self._host, self._journal).add(backup, None)
+        self.swap()
 
     def _flip_back(self) -> list[str]:
         release, previous = self.intent.options["release"], self.intent.options["previous"]
@@ -149,7 +192,7 @@ class Turnover(Exchange):
 
 
 def options_of(
-    release: str, previous: str, event: str, *, revision: str, source: str, exchanges: bool
+    release: str, previous: str, event: str, *, revision: str, source: str, exchanges: bool, state: str = ""
 ) -> Mapping[str, str]:
     """Return what the intent of a turnover says besides: any machine can finish it, or take it back.
 
@@ -160,6 +203,7 @@ def options_of(
         revision: Of the release.
         source: What it was made from.
         exchanges: Whether another database becomes the live one.
+        state: How far the live database was migrated when it began; empty where nobody else can change that.
     """
     return {
         "release": release,
@@ -168,6 +212,7 @@ def options_of(
         "revision": revision,
         "source": source,
         "exchanges": "yes" if exchanges else "",
+        STATE: state,
     }
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,25 @@ class Deployable:
         (target,) = load_environment(ENVIRONMENT, inventory=self.app.project.inventory, environ=environ).targets
         return target
 
-    def procedure(self, release: str) -> Deploy:
+    def procedure(self, release: str, reuse_backup: timedelta | None = None) -> Deploy:
         """Return a deploy that runs in this process."""
         target = self.target()
         journal = Journal(None, Redactor())
-        return Deploy(target, open_store(target.store, target.customer), journal, DeployRequest(release))
+        request = DeployRequest(release, reuse_backup)
+        return Deploy(target, open_store(target.store, target.customer), journal, request)
+
+    def run_through(self, release: str, reuse_backup: timedelta | None = None) -> Deploy:
+        """Deploy in this process, which must succeed; return the procedure."""
+        deploy = self.procedure(release, reuse_backup)
+        try:
+            for _, step in STEPS:
+                step(deploy)
+            deploy.keep()
+            deploy.prune()
+            deploy.run_hooks("after_cleanup")
+        finally:
+            deploy.close()
+        return deploy
 
     @property
     def current(self) -> str:
