@@ -13,7 +13,7 @@ from dataclasses import replace
 from opsproof.inspection.schemastate import state_of
 from opsproof.intent import Intent
 from opsproof.journal import Journal
-from opsproof.procedures.exchange import Exchange
+from opsproof.procedures.exchange import Exchange, Outage
 from opsproof.procedures.files import FilesRestore
 from opsproof.procedures.odooupdating import remove_link
 from opsproof.procedures.safety import build_from_safety_backup
@@ -24,6 +24,7 @@ from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import DatabaseFacts, connect
 from opsproof.system.properties import copy_properties
 from opsproof.system.releases import Entry, Releases
+from opsproof.system.service import Service
 from opsproof.system.store import Store
 from opsproof.target import Target
 
@@ -48,6 +49,27 @@ class Turnover(Exchange):
         super().__init__(target, host, intent, journal)
         self.releases = releases
         self.has_side = False
+
+    def stop_services(self) -> tuple[Service, ...]:
+        """Stop the application's services; the outage begins. Return them.
+
+        Raises:
+            HostError: One does not stop.
+        """
+        self.serving.hasten()
+        return super().stop_services()
+
+    def wait_for_health(self) -> Outage:
+        """Wait until the application answers; the outage ends. Then make sure that the services keep running.
+
+        Raises:
+            ProofError: It does not, in its time.
+            HostError: A service has ended.
+        """
+        try:
+            return super().wait_for_health()
+        finally:
+            self.serving.relax()
 
     def begin(self) -> None:
         """Write down on the server what is going on: on the live database, or on the one that is to become it.
@@ -130,6 +152,7 @@ class Turnover(Exchange):
         Raises:
             OpsproofError: Something could not be brought back.
         """
+        self.serving.relax()
         is_restored = RESTORING in self.intent.options
         done = [] if is_restored and self._swapped else self.take_names_back()
         if not is_restored or not self._swapped:

@@ -186,6 +186,16 @@ class Service:
             restarted = f"it ended right after its start and was started again: process {_pids(first)}, {_pids(second)}"
             raise self._failure("start", "still running as the same process", second, restarted, late=False)
 
+    def hasten(self) -> None:
+        """Let its manager be ready for what it is asked next; `relax` is to follow."""
+        if isinstance(self._manager, Supervisor):
+            self._manager.hasten()
+
+    def relax(self) -> None:
+        """Take that back."""
+        if isinstance(self._manager, Supervisor):
+            self._manager.relax()
+
     def owner(self) -> str | None:
         """Return the user that it runs as: the inventory's `service_user`, else what the manager knows, else None.
 
