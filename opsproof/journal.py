@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class Journal:
         size = os.fstat(file).st_size
         if size != self._size:
             self._head = _head_of(file, size)
-        text = self.redactor.clean(json.dumps(event, default=str, ensure_ascii=False))
+        text = self.redactor.clean(json.dumps(event, default=_plain, ensure_ascii=False))
         # After the cleaning, which must not take the link for a secret. A file name that is no UTF-8 must not stop the
         # run that wanted to mention it.
         line = f'{text[:-1]}, "{LINK}": "{self._head}"}}\n'.encode(errors="replace")
@@ -189,6 +189,10 @@ def _escape(text: str) -> Iterator[str]:
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield repr(text)[1:-1]
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def _head_of(file: int, size: int) -> str:

@@ -140,6 +140,23 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class DrillSettings:
+    """How a drill starts the application on its copy.
+
+    Attributes:
+        command: Of a shell on the host; `{database}`, `{filestore}` and `{port}` are filled in. Empty: nothing starts.
+        health_url: The page that has to answer, with the same.
+        timeout: Until when.
+        window: How far back a drill looks for gaps between backups.
+    """
+
+    command: str = ""
+    health_url: str = ""
+    timeout: timedelta = timedelta(minutes=2)
+    window: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True)
 class Policies:
     """All of them, of one target. `ping_urls` are asked at an action's start, success and failure, by action's name."""
 
@@ -150,4 +167,5 @@ class Policies:
     bucket: BucketExpectations = BucketExpectations()
     sealing: Sealing = Sealing()
     thresholds: Thresholds = Thresholds()
+    drill: DrillSettings = DrillSettings()
     ping_urls: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opsproof.archive.catalogue import Entry
+from opsproof.archive.catalogue import Entry, stem_of
 from opsproof.archive.ownership import Owner
 from opsproof.errors import BucketMissing, StoreDenied, StoreError
 from opsproof.system.store import Store
@@ -122,10 +122,10 @@ def no_such_backup(place: Place, wanted: str, names: Collection[str]) -> StoreEr
         wanted: The id.
         names: What is there.
     """
-    ids = {name.rsplit(".", 1)[0] for name in names}
-    nearest = difflib.get_close_matches(wanted.rsplit(".", 1)[0], ids, SHOWN)
+    ids = {stem_of(name) for name in names}
+    nearest = difflib.get_close_matches(stem_of(wanted), ids, SHOWN)
     found = [f"the nearest: {', '.join(nearest)}"] if nearest else []
-    found = found or ([f"{len(names):,} others"] if names else [_emptiness(place)])
+    found = found or ([f"{len(ids):,} {'other' if len(ids) == 1 else 'others'}"] if names else [_emptiness(place)])
     return StoreError(
         f"There is no backup {wanted}",
         expected=f"{wanted} in {place.description}",

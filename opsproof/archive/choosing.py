@@ -18,11 +18,13 @@ from opsproof.archive.absence import (
     show_time,
     telling_what_is_needed,
 )
-from opsproof.archive.catalogue import ENDINGS, SIDECAR, Entry, sidecar_name
+from opsproof.archive.catalogue import ENDINGS, SIDECAR, Entry, sidecar_name, stem_of
 from opsproof.archive.manifest import Sidecar, read_sidecar
 from opsproof.archive.newest import (
+    FAILED,
     MISMATCH,
     describe_backup,
+    describe_failure,
     find_newest,
     find_newest_at,
     mismatch,
@@ -30,7 +32,10 @@ from opsproof.archive.newest import (
     way_to_unverified,
 )
 from opsproof.archive.ownership import label_of, owner_of, require_owned
-from opsproof.errors import ArchiveError, ConfigurationError, StoreError
+from opsproof.archive.signature import refuse_without_manifest, require_authentic_file
+from opsproof.archive.verdict import INFIX, failed_backups
+from opsproof.errors import ArchiveError, ConfigurationError, StoreDenied, StoreError
+from opsproof.policies import Sealing
 from opsproof.system.store import Listing, Store, open_store
 from opsproof.system.store.neighbours import open_folder
 from opsproof.target import DirectoryStoreSettings, S3StoreSettings, StoreSettings, Target
@@ -126,19 +131,18 @@ def choose_backup_at(target: Target, store: Store, heads: Sequence[str], major: 
     """
     place = Place(store, target, owner_of(target))
     entry = find_newest_at(place, heads, major)
-    return None if entry is None else _stored(entry, place, f"the newest at {', '.join(heads) or 'base'}")
+    return None if entry is None else choice_of(entry, place, f"the newest at {', '.join(heads) or 'base'}")
 
 
 def _choose_newest(place: Place, at: datetime | None) -> Choice:
     search = find_newest(place, at)
     if search.found is None:
         raise no_backup(place, at, search.tally)
-    return _stored(search.found, place, _why_newest(search.found, search.unverified, place, at))
+    return choice_of(search.found, place, _why_newest(search.found, search.unverified, place, at))
 
 
 def _choose_by_id(place: Place, wanted: str) -> Choice:
-    stem = wanted.removesuffix(SIDECAR)
-    stem = stem.rsplit(".", 1)[0] if stem.endswith(ENDINGS) else stem
+    stem = stem_of(wanted.removesuffix(SIDECAR))
     wishes = {wanted} if wanted.endswith(ENDINGS) else {stem + ending for ending in ENDINGS}
     listed = {one.name: one for one in place.store.list(stem)}
     found = [listed[name] for name in sorted(wishes & listed.keys())]
@@ -146,21 +150,31 @@ def _choose_by_id(place: Place, wanted: str) -> Choice:
         if Path(wanted).is_file():
             return _choose_path(place, wanted)
         raise no_such_backup(place, wanted, {one.name for one in place.store.list() if one.name.endswith(ENDINGS)})
-    entries = [describe_backup(place.store, one, has_sidecar=sidecar_name(stem) in listed) for one in found]
+    has_sidecar, failed = sidecar_name(stem) in listed, failed_backups(listed).get(stem)
+    entries = [
+        describe_backup(place.store, one, has_sidecar=has_sidecar, failed=failed, sealing=place.keeper.policies.sealing)
+        for one in found
+    ]
     entry = next((one for one in entries if one.is_verified), entries[0])
     if entry.sidecar is None:
+        is_damaged = entry.problem.startswith(FAILED)
         raise StoreError(
-            f"{entry.id} was never verified, so it counts for nothing",
-            expected=f"its manifest {place.store.location}{sidecar_name(stem)}, which is written last",
+            f"{entry.id} was found damaged, so it counts for nothing"
+            if is_damaged
+            else f"{entry.id} was never verified, so it counts for nothing",
+            expected="a backup whose last verification has passed"
+            if is_damaged
+            else f"its manifest {place.store.location}{sidecar_name(stem)}, which is written last",
             found=entry.problem,
             kept=KEPT,
             hint=f"{place.listing_command}   shows those that are\n{way_to_unverified(entry, place)}",
         )
     require_owned(entry.sidecar.manifest, place.owner)
-    return _stored(entry, place, _why_named(entry.sidecar, "named by its id"))
+    return choice_of(entry, place, _why_named(entry.sidecar, "named by its id"))
 
 
-def _stored(entry: Entry, place: Place, why: str) -> Choice:
+def choice_of(entry: Entry, place: Place, why: str) -> Choice:
+    """Return a backup of a store as the one that was chosen."""
     location = place.store.location + entry.name
     is_local = isinstance(place.keeper.store, DirectoryStoreSettings)
     path = Path(location) if is_local else None
@@ -185,14 +199,28 @@ def _choose_object(place: Place, address: str) -> Choice:
         if stored is None:
             raise no_such_backup(place, name, {one.name for one in store.list() if not one.name.endswith(SIDECAR)})
         stem = _stem(name)
-        has_sidecar = name.endswith(ENDINGS) and store.exists(sidecar_name(stem))
+        has_sidecar, failed = _find_beside(store, name, stem)
         listed = Listing(name, stored.bytes, stored.modified or datetime.now(UTC))
-        entry = describe_backup(store, listed, has_sidecar=has_sidecar)
+        entry = describe_backup(store, listed, has_sidecar=has_sidecar, sealing=place.keeper.policies.sealing)
     if has_sidecar and entry.sidecar is None and not entry.problem.startswith(MISMATCH):
         raise _wrong_sidecar(address, entry.problem)
-    if entry.sidecar is not None:
+    if entry.sidecar is None:
+        refuse_without_manifest(address, place.keeper.policies.sealing)
+    else:
         require_owned(entry.sidecar.manifest, place.owner)
-    return Choice(stem, address, store, name, None, entry.sidecar, stored.bytes, _why_named(entry.sidecar))
+    why = _why_named(entry.sidecar, failed=failed)
+    return Choice(stem, address, store, name, None, entry.sidecar, stored.bytes, why)
+
+
+def _find_beside(store: Store, name: str, stem: str) -> tuple[bool, datetime | None]:
+    """Return whether a manifest is beside an object, and when it was found damaged."""
+    if not name.endswith(ENDINGS):
+        return False, None
+    try:
+        names = {one.name for one in store.list(f"{stem}.")}
+    except StoreDenied:  # whoever was given an address may have the right to read, and none to list
+        return store.exists(sidecar_name(stem)), None
+    return sidecar_name(stem) in names, failed_backups(names).get(stem)
 
 
 def _choose_path(place: Place, wanted: str) -> Choice:
@@ -203,13 +231,18 @@ def _choose_path(place: Place, wanted: str) -> Choice:
             raise _no_file(place, wanted, "nothing" if not wanted else "neither a file nor a folder")
         if stat.S_ISDIR(status.st_mode):
             _refuse_store_folder(path)
+            refuse_without_manifest(str(path), place.keeper.policies.sealing)
             return Choice(path.name, str(path), None, "", path, None, _folder_bytes(path), _why_named(None))
-        sidecar = _sidecar_beside(path, status.st_size)
+        sidecar = _sidecar_beside(path, status.st_size, place.keeper.policies.sealing)
     except (OSError, RuntimeError, ValueError) as error:  # no such home, a null byte
         raise _no_file(place, wanted, str(error)) from error
-    if sidecar is not None:
+    if sidecar is None:
+        refuse_without_manifest(str(path), place.keeper.policies.sealing)
+    else:
         require_owned(sidecar.manifest, place.owner)
-    return Choice(_stem(path.name), str(path), None, "", path, sidecar, status.st_size, _why_named(sidecar))
+    failed = failed_backups(one.name for one in path.parent.glob("*" + INFIX + "*")).get(_stem(path.name))
+    why = _why_named(sidecar, failed=failed if path.name.endswith(ENDINGS) else None)
+    return Choice(_stem(path.name), str(path), None, "", path, sidecar, status.st_size, why)
 
 
 def _place_at(place: Place, address: str) -> Place:
@@ -229,11 +262,13 @@ def _place_at(place: Place, address: str) -> Place:
     )
 
 
-def _sidecar_beside(path: Path, size: int) -> Sidecar | None:
+def _sidecar_beside(path: Path, size: int, sealing: Sealing) -> Sidecar | None:
     beside = path.with_name(sidecar_name(_stem(path.name)))
     if not path.name.endswith(ENDINGS) or not beside.is_file():
         return None
-    sidecar = read_sidecar(beside.read_bytes(), str(beside))
+    data = beside.read_bytes()
+    require_authentic_file(beside, data, sealing)
+    sidecar = read_sidecar(data, str(beside))
     problem = mismatch(sidecar, path.name, size)
     if problem.startswith(MISMATCH):
         return None
@@ -265,6 +300,8 @@ def _raise(error: OSError) -> None:
 
 
 def _stem(name: str) -> str:
+    if name.endswith(ENDINGS):
+        return stem_of(name)
     return name.removesuffix(SQL_GZ) if name.endswith(SQL_GZ) else name.rsplit(".", 1)[0]
 
 
@@ -276,7 +313,8 @@ def _why_newest(found: Entry, unverified: Entry | None, place: Place, at: dateti
     return why
 
 
-def _why_named(sidecar: Sidecar | None, how: str = "named by its place") -> str:
+def _why_named(sidecar: Sidecar | None, how: str = "named by its place", *, failed: datetime | None = None) -> str:
+    how += f" ({describe_failure(failed)})" if failed else ""
     if sidecar is None:
         return f"{how}; {UNKNOWN}"
     manifest = sidecar.manifest

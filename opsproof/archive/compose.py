@@ -26,7 +26,7 @@ NO_FILES = FilesWritten(0, 0, (), ())
 
 @dataclass(frozen=True)
 class Ingredients:
-    """All that a manifest tells of."""
+    """All that a manifest tells of, and whether it will be encrypted, of which RESTORE.txt tells."""
 
     target: Target
     kind: Kind
@@ -39,6 +39,7 @@ class Ingredients:
     captured: Capture
     roles: bytes
     live_files: FilestoreFacts | None = None
+    sealed: bool = False
 
 
 def bundle_bytes(count: int, size: int, database: int) -> int:
@@ -76,7 +77,7 @@ class Composition:
         plain = bundle.add_spool(f"{self.backup}.sql", captured.sql)
         bundle.add_text("roles.sql", parts.roles)
         draft = _compose_manifest(parts, self.backup, dump, plain, self.files)
-        bundle.add_text("RESTORE.txt", restore_text(draft).encode())
+        bundle.add_text("RESTORE.txt", restore_text(draft, sealed=parts.sealed).encode())
         listing, tables_sha256 = records.write_listing(records.table_records(captured.counted))
         bundle.add_text("tables.jsonl", listing)
         manifest = _compose_manifest(parts, self.backup, dump, plain, self.files, bundle, tables_sha256)

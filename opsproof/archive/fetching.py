@@ -1,88 +1,216 @@
-"""A chosen backup as a file on this machine: downloaded, and held against what its manifest says while it flows."""
+"""A chosen backup as a file on this machine: downloaded, and held against what its manifest says while it flows.
+
+One that is encrypted is decrypted on its way: what is stored is hashed and compared, what is written is plaintext, in a
+private folder that is gone with the run.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from opsproof.archive.agekeys import Identities, load_identities
+from opsproof.archive.catalogue import SEALED
 from opsproof.archive.choosing import Choice
+from opsproof.archive.flow import Flow
+from opsproof.archive.privateplace import GONE, KEPT, create_private, private_folder, unusable
+from opsproof.archive.seal import MAGIC, WrongKeyError, require_key, unsealing
 from opsproof.errors import ArchiveError, StoreError
 from opsproof.journal import Journal, Progress
-from opsproof.system.store import Store
-from opsproof.system.store.directory_upload import make_private_folders
+from opsproof.policies import Sealing
 
 READ_BYTES = 1 << 20
 LONGEST_NAME = 200
-GONE = "what was downloaded is removed; nothing else was changed"
-KEPT = "nothing was changed"
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def fetch(choice: Choice, folder: Path, journal: Journal) -> Path:
-    """Return the backup as a local file (or folder) that is what its manifest says.
+def fetch(choice: Choice, folder: Path, journal: Journal, sealing: Sealing = Sealing()) -> Path:  # noqa: B008  frozen
+    """Return the backup as a local file (or folder) that is what its manifest says, decrypted where it was encrypted.
 
-    One that is local already is not copied but read to its end where it is: what is returned may be the only copy, and
-    is not to be removed. Any other is downloaded into `folder`, 0600, and is gone again if anything fails.
+    One that is local already, and not encrypted, is not copied but read to its end where it is: what is returned may be
+    the only copy, and is not to be removed. Any other is written into `folder`, 0600, and is gone again if anything
+    fails.
 
     Args:
         choice: The backup.
         folder: Where a download goes: made 0700 where it is missing; an existing one must be nobody else's to enter.
-        journal: Told how far it has come.
+        journal: Told how far it has come; its redactor learns the key.
+        sealing: Names the private key, where the variable does not hold it.
 
     Raises:
-        ArchiveError: There is no room, the folder cannot be used, or the content is not what the manifest says.
+        ArchiveError: There is no room or no key, the folder cannot be used, or the content is not what the manifest
+            says.
         StoreError: The store failed or refused.
+        ConfigurationError: The private key cannot be read.
     """
-    if choice.path is not None:
+    if choice.path is not None and not _is_encrypted(choice, choice.path):
         if choice.sidecar is not None:
             _verify(choice, choice.path, journal)
         return choice.path
-    if choice.store is None:
+    if choice.path is None and choice.store is None:
         raise ArchiveError(f"{choice.location} is nowhere: neither in a store nor a file here", kept=KEPT)
-    with _private_folder(folder):
+    identities = Identities()
+    if _looks_encrypted(choice):
+        # Before anything is downloaded.
+        identities = _load_key(choice, journal, sealing)
+    with private_folder(folder):
         _require_room(folder, choice)
-        return _download(choice, choice.store, folder / _file_name(choice), journal)
+        return _Download(choice, folder / _file_name(choice), journal, sealing, identities).run()
+
+
+def _is_encrypted(choice: Choice, path: Path) -> bool:
+    """Tell whether a local file is to be decrypted: its manifest knows, else its first bytes do."""
+    if choice.sidecar is not None:
+        return choice.sidecar.sealed is not None
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb", buffering=0) as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        raise unusable(f"{path} cannot be read", error, f"ls -la {path}") from error
+
+
+def _looks_encrypted(choice: Choice) -> bool:
+    if choice.sidecar is not None:
+        return choice.sidecar.sealed is not None
+    return choice.path is not None or choice.name.endswith(SEALED)
+
+
+def _load_key(choice: Choice, journal: Journal, sealing: Sealing) -> Identities:
+    identities = load_identities(sealing)
+    for secret in identities.secrets:
+        journal.redactor.add(secret)
+    require_key(identities, choice.location, choice.sidecar.recipients if choice.sidecar else ())
+    return identities
 
 
 def _verify(choice: Choice, path: Path, journal: Journal) -> None:
     passing = _Passing(choice, "verify", journal)
-    try:
-        with path.open("rb", buffering=0) as file:
-            while chunk := file.read(READ_BYTES):
-                passing.take(chunk)
-    except OSError as error:
-        raise _unusable(f"{path} cannot be read", error, f"ls -la {path}") from error
+    for chunk in _read_file(path):
+        passing.take(chunk)
     passing.finish(KEPT)
 
 
-def _download(choice: Choice, store: Store, path: Path, journal: Journal) -> Path:
-    passing = _Passing(choice, "download", journal)
+def _read_file(path: Path) -> Iterator[bytes]:
     try:
-        # Whatever is under that name is not ours: it is neither followed nor overwritten.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(READ_BYTES):
+                yield chunk
     except OSError as error:
-        raise _unusable(f"{path} cannot be written", error, f"ls -la {path.parent}") from error
-    try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            for chunk in store.read(choice.name):
-                passing.take(chunk)
-                if passing.size > choice.bytes:
-                    break  # replaced by something larger, for which nobody has looked for room
-                _write(file.fileno(), chunk, path, choice)
+        raise unusable(f"{path} cannot be read", error, f"ls -la {path}") from error
+
+
+class _Download:
+    """A file in the making."""
+
+    def __init__(self, choice: Choice, path: Path, journal: Journal, sealing: Sealing, identities: Identities) -> None:
+        self._choice = choice
+        self._path = path
+        self._journal = journal
+        self._sealing = sealing
+        self._identities = identities
+        self._flow: Flow | None = None
+        self._opened = 0
+        self._descriptor = -1
+
+    def run(self) -> Path:
+        """Write it, whole or not at all."""
+        path = self._path
+        self._descriptor = create_private(path)
+        try:
+            with os.fdopen(self._descriptor, "wb", buffering=0):
+                try:
+                    self._take_all()
+                finally:
+                    if self._flow is not None:
+                        self._flow.abandon()
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, StoreError):
+                error.kept = GONE
+            raise
+        return path
+
+    def _take_all(self) -> None:
+        """Hash what is stored, write what it decrypts to; what the manifest says of the stored bytes is told first."""
+        choice, broken = self._choice, None
+        passing = _Passing(choice, "download" if choice.path is None else "decrypt", self._journal)
+        is_first = True
+        for chunk in self._chunks():
+            if is_first:
+                self._begin(chunk)
+                is_first = False
+            passing.take(chunk)
+            if passing.size > choice.bytes:
+                break  # replaced by something larger, for which nobody has looked for room
+            if self._flow is None:
+                self._write(chunk)
+            elif broken is None:
+                broken = self._decrypt(self._flow, chunk)
+        if self._flow is not None and broken is None and passing.size <= choice.bytes:
+            broken = self._decrypt(self._flow)
         passing.finish(GONE)
-    except BaseException as error:
-        path.unlink(missing_ok=True)
-        if isinstance(error, StoreError):
+        if broken is not None:
+            raise broken
+        self._require_size()
+
+    def _chunks(self) -> Iterable[bytes]:
+        choice = self._choice
+        if choice.path is not None:
+            return _read_file(choice.path)
+        return choice.store.read(choice.name) if choice.store is not None else ()
+
+    def _begin(self, chunk: bytes) -> None:
+        """Decide by the first bytes: the name of a file that somebody else stored says nothing."""
+        choice = self._choice
+        recipients = choice.sidecar.recipients if choice.sidecar else ()
+        if choice.sidecar is None and chunk.startswith(MAGIC) and not self._identities.keys:
+            self._identities = _load_key(choice, self._journal, self._sealing)
+        if self._identities.keys:
+            self._flow = unsealing(self._identities, self._write, choice.location, recipients)
+
+    def _decrypt(self, flow: Flow, chunk: bytes | None = None) -> ArchiveError | None:
+        """Pass a piece on, or end the stream. Return what is wrong with the stream, which may be that it was changed.
+
+        Raises:
+            WrongKeyError: No key opens it, and no manifest names another: there is no use in going on.
+            ArchiveError: The disk is full.
+        """
+        try:
+            if chunk is None:
+                flow.finish()
+            else:
+                flow.write(chunk)
+        except _DiskError:
+            raise
+        except ArchiveError as error:
             error.kept = GONE
-        raise
-    return path
+            if isinstance(error, WrongKeyError) and self._choice.sidecar is None:
+                raise
+            # By its manifest the key is the right one, so its bytes will tell what happened to them.
+            return error
+        return None
+
+    def _require_size(self) -> None:
+        sidecar = self._choice.sidecar
+        if self._flow is None or sidecar is None or sidecar.opened_bytes in (None, self._opened):
+            return
+        raise ArchiveError(
+            f"{self._choice.location} decrypts to something else than was backed up",
+            expected=f"{sidecar.opened_bytes:,} bytes",
+            found=f"{self._opened:,} bytes",
+            kept=GONE,
+            hint="choose another with --backup=ID",
+        )
+
+    def _write(self, data: bytes) -> None:
+        self._opened += len(data)
+        _write(self._descriptor, data, self._path, self._choice)
 
 
 @dataclass
@@ -121,13 +249,17 @@ class _Passing:
         )
 
 
+class _DiskError(ArchiveError):
+    """The disk does not take it."""
+
+
 def _write(descriptor: int, data: bytes, path: Path, choice: Choice) -> None:
     view = memoryview(data)
     try:
         while view:
             view = view[os.write(descriptor, view) :]
     except OSError as error:
-        raise ArchiveError(
+        raise _DiskError(
             f"{path} cannot be written: {error.strerror}",
             expected=f"{choice.bytes:,} bytes of room in {path.parent}",
             found=str(error),
@@ -136,33 +268,8 @@ def _write(descriptor: int, data: bytes, path: Path, choice: Choice) -> None:
         ) from error
 
 
-@contextmanager
-def _private_folder(folder: Path) -> Iterator[None]:
-    """Make the folder where it is missing; after a failure one that was made here is gone again."""
-    existed = os.path.lexists(folder)
-    try:
-        make_private_folders(folder)
-        mode = folder.stat().st_mode
-    except OSError as error:
-        raise _unusable(f"The folder {folder} cannot be made", error, f"namei -l {folder}") from error
-    if not stat.S_ISDIR(mode) or mode & OTHERS:
-        raise ArchiveError(
-            f"{folder} is no place for a backup: it is not private",
-            expected="a folder of mode 0700",
-            found=f"mode {stat.S_IMODE(mode):04o}" if stat.S_ISDIR(mode) else "no folder",
-            kept=KEPT,
-            hint=f"chmod 700 {folder}",
-        )
-    try:
-        yield
-    except BaseException:
-        if not existed:
-            with suppress(OSError):  # somebody else has put something there
-                folder.rmdir()
-        raise
-
-
 def _require_room(folder: Path, choice: Choice) -> None:
+    # What is encrypted has no fewer bytes than what it decrypts to, which is all that is written.
     free = shutil.disk_usage(folder).free
     if free < choice.bytes:
         raise ArchiveError(
@@ -175,16 +282,6 @@ def _require_room(folder: Path, choice: Choice) -> None:
 
 
 def _file_name(choice: Choice) -> str:
-    """Return the last part of the name; a key may have a kilobyte, a file's name 255 bytes, of which the end tells."""
-    name = PurePosixPath(choice.name).name
+    """Return the last part of the name, decrypted; a key may have a kilobyte, a file's name 255 bytes."""
+    name = PurePosixPath(choice.name or (choice.path or choice.id)).name.removesuffix(SEALED)
     return name.encode()[-LONGEST_NAME:].decode(errors="ignore")
-
-
-def _unusable(summary: str, error: OSError, hint: str) -> ArchiveError:
-    return ArchiveError(
-        f"{summary}: {error.strerror}",
-        expected="a private folder that can be written, a file that can be read",
-        found=str(error),
-        kept=KEPT,
-        hint=hint,
-    )

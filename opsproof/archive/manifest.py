@@ -185,7 +185,14 @@ class Manifest(_Record):
 class Sidecar(_Record):
     """What stands beside a backup in the store, written last: its presence means that the backup was verified.
 
-    `tables` is filled where there is no bundle for a listing to stand in: a plain `.sql`.
+    `bytes` and `sha256` are those of the stored object, encrypted or not. `tables` is filled where there is no bundle
+    for a listing to stand in: a plain `.sql`.
+
+    Attributes:
+        sealed: How it is encrypted.
+        recipients: The public keys that it is encrypted to.
+        opened_bytes: The size of what it decrypts to.
+        open_with: The command that decrypts it by hand.
     """
 
     manifest: Manifest
@@ -195,11 +202,23 @@ class Sidecar(_Record):
     verified: datetime
     checks: tuple[str, ...]
     tables: tuple[TableRecord, ...] = ()
+    sealed: Literal["age"] | None = None
+    recipients: tuple[str, ...] = ()
+    opened_bytes: int | None = None
+    open_with: str | None = None
 
     @property
     def id(self) -> str:
         """The backup's name without its ending."""
         return self.manifest.id
+
+
+def opened_sidecar(sidecar: Sidecar) -> Sidecar:
+    """Return what describes the decrypted file; of one that is not encrypted the same."""
+    if sidecar.sealed is None:
+        return sidecar
+    size = sidecar.bytes if sidecar.opened_bytes is None else sidecar.opened_bytes
+    return sidecar.model_copy(update={"bytes": size, "sha256": "", "sealed": None})
 
 
 class Listing:
@@ -292,6 +311,6 @@ def plain_backup_id(environment: str, taken: datetime) -> str:
 
 def is_backup_of(name: str, database: str, environment: str) -> bool:
     """Tell whether an object's name is one that a backup of this database gets."""
-    bundle = re.escape(file_name(database)) + r"_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?\.zip"
-    plain = "backup_" + re.escape(file_name(environment)) + r"_\d{8}_\d{6}(_\d+)?\.sql"
+    bundle = re.escape(file_name(database)) + r"_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?\.zip(\.age)?"
+    plain = "backup_" + re.escape(file_name(environment)) + r"_\d{8}_\d{6}(_\d+)?\.sql(\.age)?"
     return re.fullmatch(f"{bundle}|{plain}", name) is not None

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from opsproof.archive.catalogue import SEALED
 from opsproof.archive.declared import MANIFEST, MEMBERS, TABLES
 from opsproof.archive.foreign import open_foreign
 from opsproof.archive.foreign_directory import CENTRAL, END, END_64, LOCATOR, CentralDirectory
-from opsproof.archive.manifest import Sidecar
+from opsproof.archive.manifest import Sidecar, opened_sidecar
 from opsproof.archive.reading import OpenedBackup, OpenedPlain, open_bundle
+from opsproof.archive.seal import MAGIC
 from opsproof.errors import ArchiveError
 
 # The last members of a bundle, in their order.
@@ -27,7 +29,7 @@ def open_backup(path: Path, sidecar: Sidecar | None, dump: Path, filestore_datab
     """Open a backup and unpack its dump, once all of it was read to its end.
 
     Args:
-        path: The file, or a folder of somebody else's format.
+        path: The file, decrypted (see `fetch`), or a folder of somebody else's format.
         sidecar: What stands beside it in the store, whose SHA-256 the whole file has; None where it has none: then the
             file tells by itself what it is, and every member of it is read here.
         dump: The new file that the dump is written to.
@@ -36,6 +38,8 @@ def open_backup(path: Path, sidecar: Sidecar | None, dump: Path, filestore_datab
     Raises:
         ArchiveError: It is not what it says, is broken, or holds what nobody should unpack; then there is no dump.
     """
+    _refuse_encrypted(path)
+    sidecar = opened_sidecar(sidecar) if sidecar is not None else None
     if sidecar is not None and sidecar.manifest.dump is None:
         plain = OpenedPlain(path, sidecar)
         with _nothing_left_after_an_error(plain, dump):
@@ -67,6 +71,22 @@ def _nothing_left_after_an_error(backup: OpenedBackup, dump: Path) -> Iterator[N
         if is_new:
             dump.unlink(missing_ok=True)
         raise
+
+
+def _refuse_encrypted(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(len(MAGIC))
+    except OSError:
+        return  # a folder; what cannot be read is told of where it is
+    if beginning == MAGIC:
+        raise ArchiveError(
+            f"{path} is encrypted",
+            expected="what it decrypts to",
+            found=MAGIC.decode().strip(),
+            kept="nothing was changed",
+            hint=f"age -d -i key.txt {path} > {path.with_suffix('') if path.suffix == SEALED else f'{path}.opened'}",
+        )
 
 
 def _is_ours(path: Path) -> bool:

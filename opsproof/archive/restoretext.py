@@ -6,6 +6,7 @@ import shlex
 
 from psycopg import sql
 
+from opsproof.archive.catalogue import SEALED
 from opsproof.archive.manifest import PLAIN_NAME, Manifest
 
 TEXT = """\
@@ -21,7 +22,7 @@ CREATEDB that is the owner {owner}: set PGHOST, PGPORT, PGUSER and PGPASSWORD fo
 in a shell, in an empty folder with the bundle in it. They are the lines indented by four spaces;
 those by seven are another way to do the same.
 
-1. Unpack. unzip tests every file's checksum; members.jsonl has the SHA-256 of each.
+{opening}1. Unpack. unzip tests every file's checksum; members.jsonl has the SHA-256 of each.
 
     unzip -q {stem}.zip
 
@@ -56,6 +57,13 @@ A copy of an Odoo that is not a move must be neutralized before any Odoo process
 mail and run scheduled jobs as the original does.
 """
 
+OPENING = """\
+0. Decrypt, where that was not done yet. You need age (age-encryption.org) and a file with the private key of
+   one of the recipients, which the manifest beside the backup names.
+
+    {command}
+
+"""
 LARGE_OBJECTS = """\
 
    (The dump has transactions of its own around its large objects: what came before the first of them stays,
@@ -75,8 +83,17 @@ NO_FILES = """\
 """
 
 
-def restore_text(manifest: Manifest) -> str:
-    """Return the text for a bundle."""
+def opening_command(name: str) -> str:
+    """Return the command that decrypts a stored backup by hand.
+
+    >>> opening_command("prod_2026-01-31_02-00-00.zip.age")
+    'age -d -i key.txt prod_2026-01-31_02-00-00.zip.age > prod_2026-01-31_02-00-00.zip'
+    """
+    return f"age -d -i key.txt {shlex.quote(name)} > {shlex.quote(name.removesuffix(SEALED))}"
+
+
+def restore_text(manifest: Manifest, *, sealed: bool = False) -> str:
+    """Return the text for a bundle, which is stored encrypted if it is `sealed`."""
     database = manifest.database
     return TEXT.format(
         id=manifest.id,
@@ -90,6 +107,7 @@ def restore_text(manifest: Manifest) -> str:
         stem=shlex.quote(manifest.id),
         create=f"psql -X -v ON_ERROR_STOP=1 -d postgres -c {shlex.quote(_create_database(manifest))}",
         dbname=_conninfo(database.name),
+        opening=OPENING.format(command=opening_command(f"{manifest.id}.zip{SEALED}")) if sealed else "",
         objects=LARGE_OBJECTS if manifest.totals.large_objects else "",
         files=_files(manifest),
     )

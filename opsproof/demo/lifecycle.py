@@ -21,6 +21,7 @@ from opsproof.demo.state import State, load_state, new_state, renew, save_state
 from opsproof.demo.supervision import (
     PROGRAMS,
     Supervisor,
+    enable_programs,
     is_running,
     minimal_environment,
     start_supervisor,
@@ -173,6 +174,7 @@ def _start_programs(folder: DemoFolder, state: State, say: Progress) -> None:
         if name in silent and not _answers(name, state, supervisor.states() or {}):
             _start_program(name, folder, state, say)
             _wait_for(name, folder, state)
+    enable_programs(folder, state)
 
 
 def _start_program(name: str, folder: DemoFolder, state: State, say: Progress) -> None:

@@ -20,6 +20,7 @@ from opsproof.demo.state import State
 from opsproof.errors import HostError
 
 PROGRAMS = ("postgres", "s3", "application", "writer")
+BY_CALLER = "autostart = false"
 
 _RPC_SECONDS = 40.0
 _START_SECONDS = 30.0
@@ -73,6 +74,18 @@ class Supervisor:
         """
         self._ask("stopProcess", program, accept=_NOT_RUNNING)
 
+    def read_again(self) -> None:
+        """Have supervisor read its configuration; nothing is started, stopped or restarted by that.
+
+        Raises:
+            HostError: Supervisor does not answer, or refuses it.
+        """
+        try:
+            with self._proxy() as proxy:
+                proxy.supervisor.reloadConfig()
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+            raise self._silent(error) from error
+
     def shutdown(self) -> bool:
         """Ask supervisor to stop everything and itself; return whether it heard."""
         try:
@@ -95,11 +108,14 @@ class Supervisor:
                     hint="python -m opsproof.demo stop && python -m opsproof.demo start",
                 ) from fault
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
-            raise HostError(
-                "the demo's supervisor does not answer",
-                found=f"{self._socket}: {error}",
-                hint="python -m opsproof.demo stop && python -m opsproof.demo start",
-            ) from error
+            raise self._silent(error) from error
+
+    def _silent(self, error: Exception) -> HostError:
+        return HostError(
+            "the demo's supervisor does not answer",
+            found=f"{self._socket}: {error}",
+            hint="python -m opsproof.demo stop && python -m opsproof.demo start",
+        )
 
     def _proxy(self) -> xmlrpc.client.ServerProxy:
         return xmlrpc.client.ServerProxy("http://supervisor", transport=_SocketTransport(self._socket))
@@ -166,6 +182,18 @@ def start_supervisor(folder: DemoFolder, state: State) -> None:
         )
 
 
+def enable_programs(folder: DemoFolder, state: State) -> None:
+    """Write down that all programs start with supervisor, now that they run: `checks/test_service.py` asks for that.
+
+    Raises:
+        HostError: Supervisor does not answer.
+    """
+    written = folder.supervisor_conf.read_text() if folder.supervisor_conf.exists() else ""
+    if BY_CALLER in written:
+        write_private(folder.supervisor_conf, written.replace(BY_CALLER, "autostart = true"))
+        Supervisor(state).read_again()
+
+
 def minimal_environment(folder: DemoFolder) -> dict[str, str]:
     """Return the environment of the demo's programs: nothing of the caller's that could be a secret or mislead."""
     root = str(Path(opsproof.__file__).parent.parent)
@@ -223,7 +251,7 @@ def _configuration(folder: DemoFolder, state: State) -> str:
             f"directory = {_value(str(folder.path))}",
             f"priority = {program.priority}",
             # Started in order by the caller, who waits for each to answer; kept running by supervisor from then on.
-            "autostart = false",
+            BY_CALLER,
             "autorestart = true",
             "startsecs = 1",
             "startretries = 5",

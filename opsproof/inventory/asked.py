@@ -23,7 +23,9 @@ from opsproof.inventory.values import (
     Share,
     Span,
     TablePatterns,
+    Text,
     Texts,
+    Web,
 )
 
 
@@ -55,6 +57,15 @@ class ObjectivesVariables(Ours):
 
     rto: Span | None = None
     rpo: Span | None = None
+
+
+class DrillVariables(Ours):
+    """The mapping `drill:`, how the application is started on a drill's copy, and how far back gaps are looked for."""
+
+    command: Text | None = None
+    health_url: Web | None = None
+    timeout: Span | None = None
+    window: Span | None = None
 
 
 class ObjectLockVariables(Ours):

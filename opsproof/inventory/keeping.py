@@ -8,6 +8,7 @@ from opsproof.inventory.schema import HostVariables, fields_given
 from opsproof.policies import (
     Artifacts,
     BucketExpectations,
+    DrillSettings,
     Objectives,
     ObjectLock,
     Policies,
@@ -36,6 +37,7 @@ def policies_of_host(own: HostVariables, folder: Path) -> Policies:
             signing_key_file=_path(folder, own.signing.key_file),
             verify_key_file=_path(folder, own.signing.verify_key_file),
         ),
+        drill=DrillSettings(**fields_given(own.drill)),
         thresholds=Thresholds(**fields_given(own.thresholds)),
         ping_urls=fields_given(own.ping),
     )

@@ -16,6 +16,7 @@ from opsproof.errors import ConfigurationError
 from opsproof.inventory.asked import (
     ArtifactsVariables,
     DeployVariables,
+    DrillVariables,
     EncryptionVariables,
     ExpectVariables,
     HooksVariables,
@@ -155,6 +156,7 @@ class HostVariables(Ours):
     retention: RetentionVariables = RetentionVariables()
     artifacts: ArtifactsVariables = ArtifactsVariables()
     objectives: ObjectivesVariables = ObjectivesVariables()
+    drill: DrillVariables = DrillVariables()
     encryption: EncryptionVariables = EncryptionVariables()
     signing: SigningVariables = SigningVariables()
     thresholds: ThresholdsVariables = ThresholdsVariables()

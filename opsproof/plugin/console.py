@@ -151,10 +151,18 @@ def summary_of(run: Run, target: str) -> list[str]:
     def only(known: Mapping[str, Anything]) -> dict[str, Anything]:
         return {target: known[target]} if target in known else {}
 
-    outcomes, restored, rolled_back = only(run.outcomes), only(run.restored), only(run.rolled_back)
     if target in run.deployed:
         return list(deployed.lines(target, run.deployed[target]))
-    return list(summary.lines(outcomes, restored, rolled_back, only(run.recovered), only(run.plans)))
+    results = summary.Results(
+        outcomes=only(run.outcomes),
+        restored=only(run.restored),
+        rolled_back=only(run.rolled_back),
+        drilled=only(run.drilled),
+        recovered=only(run.recovered),
+        cleaned=only(run.cleaned),
+        plans=only(run.plans),
+    )
+    return list(summary.lines(results))
 
 
 def _count_lines(progressions: Mapping[tuple[str, str], Progression]) -> Iterator[str]:

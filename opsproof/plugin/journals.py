@@ -16,15 +16,15 @@ FOLDER = "journals/"
 HEAD, PATH = "opsproof_journal_head", "opsproof_journal"
 
 
-@pytest.hookimpl(tryfirst=True)  # before the JUnit XML is written
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+@pytest.hookimpl(tryfirst=True)  # before the JUnit XML is written; after the others that are, see `startup`
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """Close the chain of a run's events, and put it where the backups are."""
     run = session.config.stash.get(RUN, None)
     path = run.journal.path if run is not None else None
     if run is None or path is None or is_worker(session.config):
         return
     run.journal.work_on("", "")
-    run.journal.record("run ends", exit_status=int(exitstatus))
+    run.journal.record("run ends", exit_status=int(session.exitstatus))
     _put_into_xml(session.config, {PATH: path.name, HEAD: run.journal.head})
     if any(one.has_begun_changes for one in session.config.stash[PROGRESSIONS].values()):
         with without_libpq_variables():
@@ -44,7 +44,7 @@ def _put_into_xml(config: pytest.Config, properties: dict[str, str]) -> None:
 def _store(run: Run, path: Path) -> None:
     for store in _stores_of(run):
         try:
-            store.put_small(FOLDER + path.name, path.read_bytes())
+            store.put_small(FOLDER + path.name, path.read_bytes(), locked=False)
         except (OpsproofError, OSError) as error:
             run.journal.warn(f"The journal is not beside the backups: {error}")
 

@@ -52,7 +52,8 @@ class Options:
         drift: Whether the schema may be another than its migrations make.
         plan: The plan that was read in a dry run, by its digest.
         step_timeout: The most seconds that any step may take; None for what the inventory says.
-        older_than: The age from which a cleanup removes backups; None for what the inventory's retention says.
+        older_than: The age from which a cleanup may remove backups; None for any that retention does not keep.
+        random: Within how far back a drill's backup is chosen by chance; None for the newest.
         deep: Whether what is checked is read, or restored, to the last byte.
         metrics_file: Where the run's figures are written for Prometheus.
         nagios: Whether the answer is one line and an exit status as monitoring plugins have them.
@@ -87,6 +88,7 @@ class Options:
     plan: str | None
     step_timeout: float | None = None
     older_than: timedelta | None = None
+    random: timedelta | None = None
     deep: bool = False
     metrics_file: Path | None = None
     nagios: bool = False
@@ -169,8 +171,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--older-than",
         metavar="SPAN",
-        help="cleanup: remove the backups that are older, as in 30d, instead of what the inventory's retention says; "
-        "the last verified one stays whatever its age",
+        help="cleanup: remove only backups that are older, as in 30d; what the inventory's retention keeps stays, "
+        "as does the last verified one whatever its age",
+    )
+    group.addoption(
+        "--random", metavar="SPAN", help="drill: a backup chosen by chance from those of this span, as in 30d"
     )
     group.addoption(
         "--deep",
@@ -194,6 +199,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--to-release", metavar="NAME", help="with --type=release: go back to this release instead of the previous one"
+    )
+    group.addoption(
+        "--report-html",
+        metavar="FILE",
+        help="write a report of the run: one HTML file that needs no network; pip install 'opsproof[report]'",
+    )
+    group.addoption(
+        "--report-md", metavar="FILE", help="write a short report of the run, for the comment of a merge request"
     )
     _add_nagios(group)
 
@@ -249,6 +262,14 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
             found=f"--at={at!r} and --backup={backup!r}",
             hint="leave one out",
         )
+    if config.getoption("--random") is not None and (named is not None or at is not None):
+        raise ConfigurationError(
+            "--random chooses a backup by chance, and another option names one",
+            expected="one of them",
+            found=f"--random={config.getoption('--random')!r} and "
+            + (f"--at={at!r}" if at else f"--backup={backup!r}"),
+            hint="leave one out",
+        )
     source = config.getoption("--from")
     inventory = config.getoption("--inventory")
     return Options(
@@ -278,6 +299,7 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
         plan=config.getoption("--plan"),
         step_timeout=read_seconds("--step-timeout", config.getoption("--step-timeout")),
         older_than=read_span("--older-than", config.getoption("--older-than")),
+        random=read_span("--random", config.getoption("--random")),
         deep=config.getoption("--deep"),
         metrics_file=read_file("--metrics-file", config.getoption("--metrics-file")),
         nagios=_take_nagios(config),

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from opsproof.plugin.redaction import redacted_records
 from opsproof.plugin.startup import reading_of
 from opsproof.procedures.backup import Outcome
 from opsproof.procedures.deploying import DeployOutcome
+from opsproof.procedures.drilled import DrillOutcome
 from opsproof.procedures.restore import RestoreOutcome
 from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.system.farmachine import machine_of
@@ -32,6 +33,8 @@ from opsproof.system.store import Store, open_store
 from opsproof.target import Environment, S3StoreSettings, Target
 
 SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD")
+# A key's text, of several lines, or the path of a file that holds it.
+KEY_VARIABLES = ("OPSPROOF_AGE_IDENTITY", "OPSPROOF_SIGNING_KEY")
 # What an application's own secrets are called; a file's name is none, and a switch or a number of seconds would blot
 # out half of a log.
 TELLING_NAME = re.compile(r"(?i)PASS|SECRET|TOKEN|CREDENTIAL|(?:^|_)(?:API_?)?KEY(?:$|_)")
@@ -47,8 +50,8 @@ LOGGER = "opsproof"
 class Run:
     """What lasts as long as the session.
 
-    `outcomes`, `restored`, `rolled_back`, `deployed`, `recovered` and `plans` are what the terminal summary shows of
-    each target; `told`, the lines that the workers of a fleet have made of theirs.
+    `outcomes`, `restored`, `rolled_back`, `deployed`, `recovered`, `cleaned`, `drilled` and `plans` are what the
+    terminal summary shows of each target; `told`, the lines that the workers of a fleet have made of theirs.
     """
 
     options: Options
@@ -64,6 +67,8 @@ class Run:
     rolled_back: dict[str, RollbackOutcome] = field(default_factory=dict)
     deployed: dict[str, DeployOutcome] = field(default_factory=dict)
     recovered: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    cleaned: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    drilled: dict[str, DrillOutcome] = field(default_factory=dict)
     plans: dict[str, list[str]] = field(default_factory=dict)
     told: dict[str, list[str]] = field(default_factory=dict)
 
@@ -246,6 +251,7 @@ def _begin_logbook(run: Run, action: str, shared: Shared | None) -> None:
 
 def _secrets(environment: Environment, variables: Mapping[str, str]) -> Iterator[str]:
     yield from (variables[name] for name in SECRET_VARIABLES if name in variables)
+    yield from secret_lines(variables.get(name, "") for name in KEY_VARIABLES)
     for target in environment.targets:
         if target.database.password is not None:
             yield target.database.password.reveal()
@@ -253,6 +259,14 @@ def _secrets(environment: Environment, variables: Mapping[str, str]) -> Iterator
             yield from _secrets_of_application(name, secret.reveal())
         if isinstance(target.store, S3StoreSettings):
             yield from open_store(target.store, target.customer).secrets()
+
+
+def secret_lines(texts: Iterable[str]) -> Iterator[str]:
+    """Yield each line of a private key that is secret; a path is none."""
+    for text in texts:
+        lines = [line.strip() for line in text.replace("\\n", "\n").splitlines()]
+        if any("SECRET-KEY-" in line.upper() or "PRIVATE KEY" in line for line in lines):
+            yield from (line for line in lines if line and not line.startswith(("#", "-----")))
 
 
 def _secrets_of_application(name: str, value: str) -> Iterator[str]:

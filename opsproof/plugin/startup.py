@@ -15,15 +15,24 @@ from opsproof.plugin.options import DEMO
 # What takes its time to load: database, archive and store come with it.
 MODULES = (
     "opsproof.plugin.run",
+    # Before those whose last words it ends: of what is to come first, pytest asks the last one that was registered.
+    "opsproof.plugin.journals",
     "opsproof.plugin.steps",
     "opsproof.plugin.confirmed",
     "opsproof.plugin.interrupt",
     "opsproof.plugin.console",
     "opsproof.plugin.evidence",
     "opsproof.plugin.fixtures",
+    "opsproof.plugin.checking",
     "opsproof.plugin.rollbacks",
     "opsproof.plugin.deploys",
-    "opsproof.plugin.journals",
+    "opsproof.plugin.cleanups",
+    "opsproof.plugin.verifications",
+    "opsproof.plugin.drills",
+    "opsproof.plugin.tally",
+    "opsproof.plugin.metrics",
+    "opsproof.plugin.ping",
+    "opsproof.plugin.reporting",
 )
 # Only where pytest-xdist runs targets side by side: the process that the workers report to, and each of them.
 FLEET = "opsproof.plugin.fleet"

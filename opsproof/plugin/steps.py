@@ -155,6 +155,7 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(tryfirst=True)  # before the journal ends
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turn a run that confirmed nothing into a failure."""
     progressions = session.config.stash[PROGRESSIONS]

@@ -7,20 +7,21 @@ it keeps for the later ones. `close` undoes whatever was not brought to its end.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import xxhash
 
 from opsproof.archive import manifest as records
 from opsproof.archive.author import find_author
 from opsproof.archive.bundle import FilesWritten
 from opsproof.archive.catalogue import sidecar_name
 from opsproof.archive.compose import Ingredients
-from opsproof.errors import ProofError, StoreError
+from opsproof.archive.restoretext import opening_command
+from opsproof.archive.sealpolicy import SealPlan, plan_seal
+from opsproof.archive.signature import signature_name
+from opsproof.errors import ProofError
 from opsproof.inspection import sameness
-from opsproof.journal import Journal, Progress
+from opsproof.journal import Journal
+from opsproof.procedures.readingback import read_back
 from opsproof.procedures.taking import Taking
 from opsproof.system.store import Store, StoredObject
 from opsproof.target import Target
@@ -28,7 +29,10 @@ from opsproof.target import Target
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the backup came to, for the summary and the XML. Bytes and seconds."""
+    """What the backup came to, for the summary and the XML. Bytes and seconds.
+
+    `sealed` says how it is encrypted and signed, or is empty.
+    """
 
     id: str
     location: str
@@ -40,6 +44,7 @@ class Outcome:
     rows: int
     files: int
     phases: dict[str, float]
+    sealed: str = ""
 
 
 class Backup(Taking):
@@ -61,6 +66,21 @@ class Backup(Taking):
         super().__init__(target, store, journal, kind=kind, dry_run=dry_run, locked=locked)
         self.outcome: Outcome | None = None
         self._committed: StoredObject | None = None
+        self._seal = SealPlan()
+
+    def check_store(self) -> str:
+        """Look at the keys, and then whether the store takes a backup; see `Survey.check_store`.
+
+        Raises:
+            StoreError: It does not.
+            ConfigurationError: A key of the inventory or of a variable is none, or is missing.
+        """
+        self._seal = plan_seal(self.target.policies.sealing, reopened=self.kind == "safety")
+        for secret in self._seal.secrets:
+            self.journal.redactor.add(secret)
+        if self._seal.recipients and self._seal.identities is None:
+            self.journal.info("what is stored is not decrypted again: no private key is here, as it should be")
+        return super().check_store()
 
     def plan(self) -> list[str]:
         """Return what the backup would do, a line each, once the looking steps have been called."""
@@ -69,6 +89,7 @@ class Backup(Taking):
         return [
             f"dump {self.facts.name} ({self.facts.bytes:,} bytes on disk) with pg_dump {self.clients.programs.version}",
             f"freeze {files.files:,} files ({files.bytes:,} bytes) of {files.path}" if files else "no filestore",
+            *self._seal.describe(),
             f"write {stem}_TIME to {self.store.location}",
             "read it back, compare, and write its manifest beside it",
         ]
@@ -124,32 +145,16 @@ class Backup(Taking):
     def read_back(self) -> tuple[int, str]:
         """Read the stored bundle to its end. Return its bytes and XXH3-128, which are those that were sent.
 
+        Where a private key is here, it is decrypted meanwhile, to what was composed.
+
         Raises:
-            ProofError: They are not.
+            ProofError: They are not, or it does not.
             StoreError: It cannot be read.
         """
-        stored, sent = self.stored, self._sent.fingerprint
-        digest, size, started = xxhash.xxh3_128(), 0, time.monotonic()
-        kept = f"{stored.location} is removed again; earlier backups are as they were"
         with self.journal.phase("read back"):
-            try:
-                for chunk in self.store.read(stored.name):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    seconds = time.monotonic() - started
-                    self.journal.report(Progress("read back", stored.name, size, stored.bytes, seconds))
-            except StoreError as error:
-                error.kept = kept
-                raise
-        if (size, digest.hexdigest()) != (stored.bytes, sent):
-            raise ProofError(
-                "The stored copy is not what was sent",
-                expected=f"{stored.bytes:,} bytes, XXH3-128 {sent}",
-                found=f"{size:,} bytes, XXH3-128 {digest.hexdigest()}",
-                kept=kept,
-                hint="run it again; if it differs twice, the store or the way to it corrupts data",
+            return read_back(
+                self.store, self.stored, self.journal, self._sent.fingerprint, self._sent.plain, self._seal
             )
-        return size, digest.hexdigest()
 
     @property
     def sent(self) -> tuple[int, str]:
@@ -174,7 +179,7 @@ class Backup(Taking):
         return left
 
     def publish(self, checks: tuple[str, ...]) -> Outcome:
-        """Write the manifest beside the bundle: from now on it is a verified backup.
+        """Write the manifest beside the bundle, its signature before it: from now on it is a verified backup.
 
         Args:
             checks: What was verified.
@@ -191,8 +196,15 @@ class Backup(Taking):
             verified=datetime.now(UTC),
             checks=checks,
             tables=tuple(records.table_records(self.captured.counted)) if self.is_plain else (),
+            sealed="age" if self._sent.recipients else None,
+            recipients=self._sent.recipients,
+            opened_bytes=self._sent.plain[0] if self._sent.recipients else None,
+            open_with=opening_command(stored.name) if self._sent.recipients else None,
         )
-        self.store.put_small(sidecar_name(self.manifest.id), records.to_json(sidecar))
+        data = records.to_json(sidecar)
+        if self._seal.signer is not None:
+            self.store.put_small(signature_name(self.manifest.id), self._seal.signer.sign(data))
+        self.store.put_small(sidecar_name(self.manifest.id), data)
         self._committed = None
         totals = self.manifest.totals
         self.outcome = Outcome(
@@ -206,6 +218,7 @@ class Backup(Taking):
             rows=totals.rows,
             files=self.files.files,
             phases=dict(self.journal.phases),
+            sealed=self._shown_seal(),
         )
         self.journal.record("backup verified", outcome=vars(self.outcome))
         return self.outcome
@@ -242,15 +255,25 @@ class Backup(Taking):
             captured=self.captured,
             roles=self.roles,
             live_files=self.live_files,
+            sealed=bool(self._sent.recipients),
         )
 
+    def _shown_seal(self) -> str:
+        count = len(self._sent.recipients)
+        parts = [f"encrypted to {count} {'recipient' if count == 1 else 'recipients'} by age"] if count else []
+        return ", ".join([*parts, *(["its manifest is signed"] if self._seal.signer is not None else [])])
+
     def _withdraw(self) -> None:
-        """Remove a bundle that was stored but never verified; its manifest first, if that was written."""
+        """Remove a bundle that was stored but never verified, once its manifest and its signature are gone."""
         if self._committed is None:
             return
-        sidecar = self.store.find(sidecar_name(self.manifest.id))
-        if sidecar is not None:
-            self.store.delete(sidecar)
+        names = [sidecar_name(self.manifest.id)]
+        if self._seal.signer is not None:
+            names.append(signature_name(self.manifest.id))
+        for name in names:
+            beside = self.store.find(name)
+            if beside is not None:
+                self.store.delete(beside)
         self.store.delete(self._committed)
         self.journal.warn(f"{self._committed.location} was not verified and is removed again")
         self._committed = None

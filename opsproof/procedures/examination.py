@@ -16,6 +16,7 @@ from opsproof.archive.fetching import fetch
 from opsproof.archive.opening import open_backup
 from opsproof.archive.ownership import owner_of, require_owned
 from opsproof.archive.reading import OpenedBackup
+from opsproof.archive.signature import describe_authenticity
 from opsproof.errors import ConfigurationError, OpsproofError
 from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.neutralized import Identity, read_identity
@@ -149,9 +150,10 @@ class Examination:
             self.journal.warn(f"An earlier run was killed and left {folder}: removed")
         workspace = Workspace()
         self._undo.callback(workspace.close)
-        with self.journal.phase("download"):
-            path = fetch(self.choice, workspace.path, self.journal)
         source = self.request.source
+        sealing = (source[0] if source else self.target).policies.sealing
+        with self.journal.phase("download"):
+            path = fetch(self.choice, workspace.path, self.journal, sealing)
         with self.journal.phase("verify"):
             self.dump = workspace.path / "database"
             name = (source[0] if source else self.target).database.name
@@ -192,8 +194,10 @@ class Examination:
         """Return what the restore would do, a line each, once the looking steps have been called."""
         live, name = self.facts, self.target.database.name
         safety = "take a safety backup and prove it" if self.request.safety_backup else "take NO safety backup"
+        sealing = (self.request.source[0] if self.request.source else self.target).policies.sealing
         odoo = self.backup.manifest.odoo if self.backup.manifest else None
         lines = [f"bring back {self.choice.location} ({self.choice.why})" + (f": {odoo.shown}" if odoo else "")]
+        lines.append(describe_authenticity(sealing))
         lines.append(safety if live else "there is no live database to save")
         if self.request.in_place:
             lines += [f"stop {self._shown_services}", f"DROP {name!r} and build it anew", self.neutralizing.plan]

@@ -175,7 +175,9 @@ class Exchange:
         now = time.monotonic()
         times = self._seconds
         stop, swapped, start = (times.get(part, 0.0) for part in ("stop", "swap", "start"))
-        outage = Outage(stop, swapped, start, now - started, now - self._began)
+        # An undo may find the services stopped.
+        began = self._began or started - stop - swapped - start
+        outage = Outage(stop, swapped, start, now - started, now - began)
         self._journal.record("outage", **vars(outage))
         self.serving.require_steady()
         return outage

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from opsproof.archive import manifest as records
-from opsproof.archive.catalogue import sidecar_name
+from opsproof.archive.catalogue import sidecar_name, stem_of
 from opsproof.system.filestore import Filestore
 from opsproof.system.store import PROBE, Leftover, Store
 from opsproof.target import Target
@@ -32,11 +32,7 @@ def clear_leftovers(target: Target, filestore: Filestore | None, store: Store) -
 def find_unverified(target: Target, store: Store) -> list[str]:
     """Return the bundles of a target that no manifest stands beside: nobody can tell what they are worth."""
     names = {one.name for one in store.list()}
-    return [
-        name
-        for name in sorted(names)
-        if _is_backup_of(target, name) and sidecar_name(name.rsplit(".", 1)[0]) not in names
-    ]
+    return [name for name in sorted(names) if _is_backup_of(target, name) and sidecar_name(stem_of(name)) not in names]
 
 
 def _is_abandoned(leftover: Leftover, target: Target) -> bool:

@@ -56,7 +56,7 @@ def find_precedent(
         workspace = stack.enter_context(closing(Workspace()))
         with journal.phase("precedent"):
             dump = workspace.path / "database"
-            path = fetch(choice, workspace.path, journal)
+            path = fetch(choice, workspace.path, journal, target.policies.sealing)
             backup = stack.enter_context(closing(open_backup(path, choice.sidecar, dump)))
             schema: Schema | None
             if backup.database_format == "custom":

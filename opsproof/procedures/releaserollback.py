@@ -177,7 +177,7 @@ class ReleaseRollback(GoingBack):
             hooks=(),
             phases=dict(self.journal.phases),
         )
-        self.journal.record("rollback finished", outcome={**vars(self.outcome), "outage": vars(self.outage)})
+        self.journal.record("release rolled back", outcome={**vars(self.outcome), "outage": vars(self.outage)})
         return self.outcome
 
     def close(self) -> None:

@@ -126,7 +126,7 @@ def _opened(
     with ExitStack() as stack:
         workspace = stack.enter_context(closing(Workspace()))
         dump = workspace.path / "database"
-        path = fetch(choice, workspace.path, journal)
+        path = fetch(choice, workspace.path, journal, target.policies.sealing)
         backup = stack.enter_context(closing(open_backup(path, choice.sidecar, dump)))
         with maintenance(target.database) as connection:
             programs = find_client_programs(host, read_server(connection).major, target.pg_bindir)

@@ -1,22 +1,26 @@
 """A backup on its way into the store, from the moment that its name is known.
 
 The filestore goes first, while the database is still being dumped: the way to the store is often the longest, and what
-is sent is not to be seen there before the last word is said.
+is sent is not to be seen there before the last word is said. Where it is encrypted, that happens between composition
+and hash: all that is known of what was sent is of the encrypted bytes, and plaintext is on its way nowhere.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 import xxhash
 
-from opsproof.archive.catalogue import sidecar_name
+from opsproof.archive.agekeys import read_recipients
+from opsproof.archive.catalogue import SEALED, sidecar_name
 from opsproof.archive.compose import Composition, Ingredients, write_plain
 from opsproof.archive.manifest import Manifest
 from opsproof.archive.relay import Relay
+from opsproof.archive.seal import sealed_bytes, sealing_to
+from opsproof.archive.signature import signature_name
 from opsproof.journal import Journal, Progress
 from opsproof.system.filestore import Filestore
 from opsproof.system.store import Store, StoredObject, Upload
@@ -34,12 +38,27 @@ class Sending:
         wanted: The backup's id; one that is taken gets a suffix.
         ending: `.zip` or `.sql`.
         expected: Bytes, at most.
+        recipients: age's public keys that it is encrypted to, which adds `.age` to its name; none: it is not.
 
     Raises:
         StoreError: The store refused.
+        ConfigurationError: A recipient is no such key.
     """
 
-    def __init__(self, store: Store, journal: Journal, wanted: str, ending: str, expected: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        wanted: str,
+        ending: str,
+        expected: int,
+        recipients: Sequence[str] = (),
+    ) -> None:
+        self.recipients = tuple(dict.fromkeys(recipients))
+        if self.recipients:
+            # Before there is an upload: from here on nothing about them can be wrong.
+            read_recipients(self.recipients)
+            ending, expected = ending + SEALED, sealed_bytes(expected, len(self.recipients))
         self.backup = _free_id(store, wanted, ending)
         self._journal = journal
         self._name = self.backup + ending
@@ -47,11 +66,16 @@ class Sending:
         self._started = time.monotonic()
         self._written = 0
         self._hash = xxhash.xxh3_128()
+        self._plain_bytes = 0
+        self._plain_hash = xxhash.xxh3_128()
         self._stack = ExitStack()
         self._upload: Upload = self._stack.enter_context(store.upload(self._name, expected))
         self._pool = self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="files"))
         self._relay = Relay(self._upload.write, self._upload.stop)
-        # Called before the pool is waited for: its thread ends at its next write.
+        self._seal = sealing_to(self.recipients, self._pass_on) if self.recipients else None
+        if self._seal is not None:
+            self._stack.callback(self._seal.abandon)
+        # Called before the pool is waited for: its thread ends at its next write. So does the one that encrypts.
         self._stack.callback(self._relay.abandon)
         self._composition = Composition(self.backup, self._write)
         self._stack.callback(self._composition.close)
@@ -68,13 +92,13 @@ class Sending:
         if self._files is not None:
             self._files.result()
         manifest = self._composition.finish(parts)
-        self._relay.finish()
+        self._finish()
         return manifest
 
     def finish_plain(self, parts: Ingredients) -> Manifest:
         """Send a database alone; return its manifest once the store has taken everything."""
         manifest = write_plain(parts, self.backup, self._write)
-        self._relay.finish()
+        self._finish()
         return manifest
 
     @property
@@ -95,12 +119,30 @@ class Sending:
         """Hex XXH3-128 of all that was sent, computed before the store saw it."""
         return self._hash.hexdigest()
 
+    @property
+    def plain(self) -> tuple[int, str]:
+        """Bytes and hex XXH3-128 of what was composed, before it was encrypted."""
+        return self._plain_bytes, self._plain_hash.hexdigest()
+
+    def _finish(self) -> None:
+        if self._seal is not None:
+            self._seal.finish()
+        self._relay.finish()
+
     def _write(self, data: bytes) -> None:
+        if self._seal is None:
+            self._pass_on(data)
+        else:
+            self._plain_bytes += len(data)
+            self._plain_hash.update(data)
+            self._seal.write(data)
+        if self._files is None or self._files.done():
+            self._report()
+
+    def _pass_on(self, data: bytes) -> None:
         self._hash.update(data)
         self._relay.write(data)
         self._written += len(data)
-        if self._files is None or self._files.done():
-            self._report()
 
     def _report(self) -> None:
         seconds = time.monotonic() - self._started
@@ -109,7 +151,9 @@ class Sending:
 
 def _free_id(store: Store, wanted: str, ending: str) -> str:
     backup, number = wanted, 1
-    while store.exists(backup + ending) or store.exists(sidecar_name(backup)):
+    # A killed run may have left the signature of a manifest that it never wrote.
+    names = (lambda one: one + ending, sidecar_name, signature_name)
+    while any(store.exists(name(backup)) for name in names):
         number += 1
         backup = f"{wanted}_{number}"
     return backup

@@ -152,7 +152,8 @@ class Taking(Survey):
             count, size = self.filestore.measure() if self.filestore else (0, 0)
             wanted, ending = records.backup_id(target.database.name, taken), ".zip"
             expected = bundle_bytes(count, size, self.facts.bytes)
-        self._sent = Sending(self.store, self.journal, wanted, ending, expected)
+        recipients = target.policies.sealing.recipients
+        self._sent = Sending(self.store, self.journal, wanted, ending, expected, recipients)
         self._undo.callback(self._sent.close)
         if self.filestore and self.filestore.settings.content_addressed:
             self._sent.begin_files(self.filestore, self.contents.attachments)

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from opsproof.procedures.backup import Outcome
+from opsproof.procedures.drilled import DrillOutcome
 from opsproof.procedures.exchange import Outage
 from opsproof.procedures.restore import RestoreOutcome
 from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.report.quantities import show_bytes, show_seconds
 
 
-def lines(
-    outcomes: Mapping[str, Outcome],
-    restored: Mapping[str, RestoreOutcome],
-    rolled_back: Mapping[str, RollbackOutcome],
-    recovered: Mapping[str, Sequence[str]],
-    plans: Mapping[str, Sequence[str]],
-) -> Iterator[str]:
+@dataclass(frozen=True)
+class Results:
+    """What targets came to, by name; and the plans of those of which it is no more than that."""
+
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    restored: Mapping[str, RestoreOutcome] = field(default_factory=dict)
+    rolled_back: Mapping[str, RollbackOutcome] = field(default_factory=dict)
+    drilled: Mapping[str, DrillOutcome] = field(default_factory=dict)
+    recovered: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    cleaned: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    plans: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def lines(results: Results) -> Iterator[str]:
     """Yield the lines of every target that came to something."""
-    for target, outcome in outcomes.items():
+    for target, outcome in results.outcomes.items():
         yield from _backup_lines(target, outcome)
-    for target, restore in restored.items():
+    for target, restore in results.restored.items():
         yield from _restore_lines(target, restore)
-    for target, rollback in rolled_back.items():
+    for target, rollback in results.rolled_back.items():
         yield from _rollback_lines(target, rollback)
-    for target, verdict in recovered.items():
-        yield f"{target}: recovered"
-        yield from (f"  {line}" for line in verdict)
-    for target, plan in plans.items():
-        if not any(target in done for done in (outcomes, restored, rolled_back)):
+    for target, drill in results.drilled.items():
+        yield from _drill_lines(target, drill)
+    for told, ends in (("recovered", results.recovered), ("cleaned up", results.cleaned)):
+        for target, verdict in ends.items():
+            yield f"{target}: {told}"
+            yield from (f"  {line}" for line in verdict)
+    ended = (results.outcomes, results.restored, results.rolled_back, results.drilled, results.cleaned)
+    for target, plan in results.plans.items():
+        if not any(target in done for done in ended):
             yield f"{target}: the plan"
             yield from (f"  {number}. {line}" for number, line in enumerate(plan, 1))
 
@@ -41,6 +54,8 @@ def _backup_lines(target: str, outcome: Outcome) -> Iterator[str]:
     yield f"  location   {outcome.location}"
     yield f"  size       {show_bytes(outcome.bytes)} of {show_bytes(source)} ({ratio})"
     yield f"  content    {outcome.tables} tables, {outcome.rows:,} rows, {outcome.files:,} files"
+    if outcome.sealed:
+        yield f"  sealed     {outcome.sealed}"
     yield f"  SHA-256    {outcome.sha256}"
     yield f"  durations  {_phases(outcome.phases)}"
 
@@ -76,6 +91,30 @@ def _rollback_lines(target: str, outcome: RollbackOutcome) -> Iterator[str]:
         yield f"  unverified {sentence}"
     for line in outcome.forward:
         yield f"  forward    {line}"
+    yield f"  durations  {_phases(outcome.phases)}"
+
+
+def _drill_lines(target: str, outcome: DrillOutcome) -> Iterator[str]:
+    verdict = "passed" if outcome.has_passed else f"did not pass: {outcome.why or 'it was cut short'}"
+    yield f"{target}: the drill of {outcome.backup} {verdict}"
+    yield f"  location   {outcome.location}"
+    content = f"{outcome.tables} tables, {outcome.rows_total:,} rows, {outcome.files:,} files"
+    yield f"  restore    {outcome.restore}: {content}"
+    yield f"  validation {outcome.validation}"
+    for sentence in outcome.checks:
+        yield f"             {sentence}"
+    if outcome.identity:
+        yield f"  identity   {outcome.identity}"
+    if outcome.rto is not None:
+        phase, seconds = outcome.rto.longest
+        objective = f" of {show_seconds(outcome.rto.objective)}" if outcome.rto.objective is not None else ""
+        yield f"  RTO        {show_seconds(outcome.rto.measured)}{objective}; longest: {phase} {show_seconds(seconds)}"
+    if outcome.rpo is not None:
+        objective = f" of {show_seconds(outcome.rpo.objective)}" if outcome.rpo.objective is not None else ""
+        gap = f"widest gap in {outcome.rpo.window / 86_400:,.0f} days {show_seconds(outcome.rpo.widest_gap)}"
+        yield f"  RPO        {show_seconds(outcome.rpo.age)}{objective}; {gap}"
+    for sentence in outcome.unverified:
+        yield f"  unverified {sentence}"
     yield f"  durations  {_phases(outcome.phases)}"
 
 

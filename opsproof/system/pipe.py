@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -169,6 +169,17 @@ class Pipe:
         if self._release is not None:
             self._release()
             self._release = None
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the command has not ended yet."""
+        return self._process.poll() is None
+
+    def wait_until_ended(self, seconds: float) -> bool:
+        """Wait for a command that has all its input; return whether it ended in time."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.is_running
 
     @property
     def stderr(self) -> str:

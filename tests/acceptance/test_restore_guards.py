@@ -65,7 +65,7 @@ def test_a_protected_environment_is_changed_only_where_the_target_was_named(shop
     assert f"{ENVIRONMENT} is protected: nothing was done" in failed.message
     assert f"the same command with --confirm={TARGET}" in failed.message
     assert f"1. bring back {shop.project.store / shop.backup.name}" in failed.message
-    assert "2. take a safety backup and prove it" in failed.message
+    assert "3. take a safety backup and prove it" in failed.message
     assert passed(refused) == LOOKING[:-1]
     assert state_of(shop) == before
 
@@ -90,7 +90,7 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(shop: Restorable) -> None
     assert passed(run) == LOOKING
     assert {case.outcome for case in run.cases if case.step not in LOOKING} == {"skipped"}
     plan = run.output[run.output.index("shop: the plan") :]
-    for words in ("1. bring back", "2. take a safety backup", f"build '{shop.name}__side_", f"'{shop.name}__before_"):
+    for words in ("1. bring back", "3. take a safety backup", f"build '{shop.name}__side_", f"'{shop.name}__before_"):
         assert words in plan
     assert state_of(shop) == before
 

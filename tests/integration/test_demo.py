@@ -86,6 +86,16 @@ def test_status_says_that_all_four_answer(demo: Demo) -> None:
         assert any(line.startswith(program) and "answers" in line for line in output.splitlines()), output
 
 
+def test_all_four_start_with_supervisor(demo: Demo) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(demo.folder.supervisor_conf), "avail"],
+        capture_output=True, text=True, timeout=30,
+    ).stdout  # fmt: skip
+    assert [line.split()[:4] for line in sorted(told.splitlines())] == [
+        [name, "in", "use", "auto"] for name in sorted(PROGRAMS)
+    ]
+
+
 def test_the_seed_is_whole_and_every_row_has_its_file(demo: Demo) -> None:
     filestore = demo.folder.data_dir / "filestore" / "demo"
     with _as_application(demo) as connection:

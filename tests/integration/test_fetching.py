@@ -281,7 +281,7 @@ def test_an_address_of_nothing_is_answered_with_what_is_near(bucket: Bucket) -> 
     with pytest.raises(StoreError, match=r"There is no backup odo\.dump") as caught:
         choose(target_in(bucket, name="another-bucket"), f"s3://{bucket.name}/dumps/odo.dump")
     assert caught.value.expected.startswith(f"odo.dump in s3://{bucket.name}/dumps/ (bucket {bucket.name}, ")
-    assert caught.value.found == "the nearest: odoo"
+    assert caught.value.found == "the nearest: odoo.dump"
 
 
 def test_an_empty_place_names_bucket_customer_and_prefix_and_who_is_there(bucket: Bucket) -> None:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from opsproof.errors import BucketMissing, StoreDenied, StoreError
-from opsproof.system.store import s3_upload
+from opsproof.system.store import s3_connection
 from tests.lab.bucket import Bucket, make_bucket, use_credentials
 from tests.lab.fault_proxy import Fault, Kind, running_proxy
 from tests.lab.moto_server import S3Server
@@ -78,7 +78,7 @@ def test_a_part_that_is_not_what_was_hashed_is_refused(
     """The hashes are of other bytes than those sent, as when memory or the line changed one."""
     store = bucket.store()
     store._connection.checksums = checksums
-    monkeypatch.setattr(s3_upload, "crc32_text", lambda value: "AAAAAA==")
+    monkeypatch.setattr(s3_connection, "crc32_text", lambda value: "AAAAAA==")
     monkeypatch.setattr(hashlib, "md5", lambda data, **options: hashlib.new("md5", b"other"))
     with pytest.raises(StoreError, match="BadDigest"), store.upload("app.zip", SIZE) as upload:
         upload.write(bytes(SIZE))

@@ -53,13 +53,18 @@ class Bucket:
         uploads = self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ())
         return [each["Key"] for each in uploads]
 
+    def versions(self) -> list[str]:
+        """Return the keys of all versions, each as often as it has some, and then those of all delete markers."""
+        page = self.client.list_object_versions(Bucket=self.name)
+        return [each["Key"] for kind in (page.get("Versions", ()), page.get("DeleteMarkers", ())) for each in kind]
+
     def is_empty(self) -> bool:
         """Tell whether there is neither an object nor an unfinished upload."""
         return not self.keys() and not self.unfinished()
 
 
-def make_bucket(server: S3Server) -> Bucket:
-    """Make a bucket under a name that no other test has."""
+def make_bucket(server: S3Server, *, object_lock: bool = False) -> Bucket:
+    """Make a bucket under a name that no other test has; one with Object Lock has versioning, too."""
     client = boto3.client(
         "s3",
         endpoint_url=server.url,
@@ -69,7 +74,7 @@ def make_bucket(server: S3Server) -> Bucket:
         config=Config(s3={"addressing_style": "path"}),
     )
     name = f"backups-{secrets.token_hex(6)}"
-    client.create_bucket(Bucket=name)
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=object_lock)
     return Bucket(name, server, client)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -85,12 +86,16 @@ PLAIN_FILTERS = (
 )
 
 
-def installed_swift() -> Path:
-    """Return the `bin` folder of Swift's virtual environment, which is made where it is missing."""
+def installed(*requirements: str) -> Path:
+    """Return the `bin` folder of a virtual environment that has these, the first of which names it.
+
+    It is made where it is missing, and again where an earlier making was not brought to its end.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "opsproof"
     cache.mkdir(parents=True, exist_ok=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    home = cache / f"{REQUIREMENTS[0].replace('==', '-')}-python{version}"
+    package = re.sub(r"\[.*\]", "", requirements[0]).replace("==", "-")
+    home = cache / f"{package}-python{version}"
     # Several workers of one test run come here at the same time.
     with (cache / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -98,7 +103,7 @@ def installed_swift() -> Path:
         if not done.exists():
             shutil.rmtree(home, ignore_errors=True)
             _run([sys.executable, "-m", "venv", str(home)])
-            _run([str(home / "bin/pip"), "install", "--quiet", *REQUIREMENTS])
+            _run([str(home / "bin/pip"), "install", "--quiet", *requirements])
             done.touch()
     return home / "bin"
 
@@ -134,7 +139,7 @@ def _configure(binaries: Path, folder: Path, ports: dict[str, int]) -> None:
 @contextmanager
 def running_swift() -> Iterator[S3Server]:
     """Run Swift's four servers on free ports, with the data in a temporary folder."""
-    binaries = installed_swift()
+    binaries = installed(*REQUIREMENTS)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swift-")))
         ports = dict(zip((*KINDS, "proxy"), free_ports(4), strict=True))

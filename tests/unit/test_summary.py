@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from opsproof.inspection.objectives import RecoveryPoint, RecoveryTime
 from opsproof.inspection.validation import Validated
 from opsproof.procedures.backup import Outcome
+from opsproof.procedures.drilled import DrillOutcome
 from opsproof.procedures.exchange import Outage
 from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.report import summary
@@ -25,7 +27,7 @@ OUTCOME = Outcome(
 
 
 def test_a_backup_is_shown_with_size_ratio_content_and_durations() -> None:
-    assert list(summary.lines({"erp": OUTCOME}, {}, {}, {}, {})) == [
+    assert list(summary.lines(summary.Results(outcomes={"erp": OUTCOME}))) == [
         "erp: backup acme_2024-03-05_01-02-03 is stored and verified",
         "  location   s3://bucket/acme/backups/acme_2024-03-05_01-02-03.zip",
         "  size       4.0 MB of 10.0 MB (2.5 : 1)",
@@ -35,18 +37,29 @@ def test_a_backup_is_shown_with_size_ratio_content_and_durations() -> None:
     ]
 
 
+def test_an_encrypted_and_signed_backup_says_so() -> None:
+    sealed = replace(OUTCOME, sealed="encrypted to 2 recipients by age, its manifest is signed")
+    told = list(summary.lines(summary.Results(outcomes={"erp": sealed})))
+    assert told[4] == "  sealed     encrypted to 2 recipients by age, its manifest is signed"
+
+
 def test_an_empty_backup_has_no_ratio() -> None:
-    assert any(line.endswith("(-)") for line in summary.lines({"erp": replace(OUTCOME, bytes=0)}, {}, {}, {}, {}))
+    results = summary.Results(outcomes={"erp": replace(OUTCOME, bytes=0)})
+    assert any(line.endswith("(-)") for line in summary.lines(results))
 
 
 def test_a_plan_is_shown_only_where_nothing_came_of_it() -> None:
-    lines = list(summary.lines({"erp": OUTCOME}, {}, {}, {}, {"erp": ["dump it"], "wiki": ["dump it", "store it"]}))
+    lines = list(
+        summary.lines(
+            summary.Results(outcomes={"erp": OUTCOME}, plans={"erp": ["dump it"], "wiki": ["dump it", "store it"]})
+        )
+    )
     assert lines[-3:] == ["wiki: the plan", "  1. dump it", "  2. store it"]
     assert "erp: the plan" not in lines
 
 
 def test_nothing_done_and_nothing_planned_says_nothing() -> None:
-    assert list(summary.lines({}, {}, {}, {}, {})) == []
+    assert list(summary.lines(summary.Results())) == []
 
 
 def test_a_rollback_says_what_went_and_how_to_go_forward_again() -> None:
@@ -65,7 +78,7 @@ def test_a_rollback_says_what_went_and_how_to_go_forward_again() -> None:
         unverified=("the schema afterwards",),
         phases={"copy": 0.5},
     )
-    assert list(summary.lines({}, {}, {"shop": outcome}, {}, {"shop": ["undo it"]})) == [
+    assert list(summary.lines(summary.Results(rolled_back={"shop": outcome}, plans={"shop": ["undo it"]}))) == [
         "shop: schema rolled back, from e51a7f30c9b2 to base",
         "  undone     e51a7f30c9b2 in 0.2 s",
         "  lost       table public.orders: 3 rows",
@@ -75,4 +88,49 @@ def test_a_rollback_says_what_went_and_how_to_go_forward_again() -> None:
         "  unverified the schema afterwards",
         "  forward    pytest actions/test_recover.py --undo",
         "  durations  copy 0.5 s",
+    ]
+
+
+def test_what_a_cleanup_or_a_recovery_did_is_told() -> None:
+    results = summary.Results(recovered={"erp": ("swapped back",)}, cleaned={"shop": ("3 backups removed", "1.0 GB")})
+    assert list(summary.lines(results)) == [
+        "erp: recovered",
+        "  swapped back",
+        "shop: cleaned up",
+        "  3 backups removed",
+        "  1.0 GB",
+    ]
+
+
+def test_a_drill_answers_two_questions_and_tells_its_times() -> None:
+    outcome = DrillOutcome(
+        backup="acme_2024-03-05_01-02-03",
+        location="s3://bucket/acme/backups/acme_2024-03-05_01-02-03.zip",
+        source="prod/erp",
+        restore="passed",
+        validation="failed",
+        why="The drill misses its objectives",
+        rto=RecoveryTime(60.0, 61.5, {"download": 4.0, "load": 40.0}),
+        rpo=RecoveryPoint(None, 3_600.0, 7_200.0, 86_400.0 * 30, 12),
+        tables=12,
+        rows_total=3_456,
+        files=78,
+        rows={},
+        checks=("3 tables, 9 relations, 0 queries hold",),
+        unverified=("the application: not started",),
+        identity="",
+        phases={"load": 40.0},
+    )
+    assert not outcome.has_passed
+    told = list(summary.lines(summary.Results(drilled={"erp": outcome}, plans={"erp": ["restore it"]})))
+    assert told == [
+        "erp: the drill of acme_2024-03-05_01-02-03 did not pass: The drill misses its objectives",
+        "  location   s3://bucket/acme/backups/acme_2024-03-05_01-02-03.zip",
+        "  restore    passed: 12 tables, 3,456 rows, 78 files",
+        "  validation failed",
+        "             3 tables, 9 relations, 0 queries hold",
+        "  RTO        1 min 02 s of 1 min 00 s; longest: load 40.0 s",
+        "  RPO        1 h 00 min; widest gap in 30 days 2 h 00 min",
+        "  unverified the application: not started",
+        "  durations  load 40.0 s",
     ]

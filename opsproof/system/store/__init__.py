@@ -5,10 +5,23 @@ A store keeps bytes under names and never overwrites any; what the names and the
 
 from __future__ import annotations
 
-from opsproof.system.store.contract import PROBE, Leftover, Listing, Store, StoredObject, Upload
+from opsproof.system.store.contract import PROBE, Store, Upload
+from opsproof.system.store.entries import BucketSettings, Leftover, Listing, Lock, OldVersion, Refusal, StoredObject
 from opsproof.target import DirectoryStoreSettings, StoreSettings
 
-__all__ = ["PROBE", "Leftover", "Listing", "Store", "StoredObject", "Upload", "open_store"]
+__all__ = [
+    "PROBE",
+    "BucketSettings",
+    "Leftover",
+    "Listing",
+    "Lock",
+    "OldVersion",
+    "Refusal",
+    "Store",
+    "StoredObject",
+    "Upload",
+    "open_store",
+]
 
 
 def open_store(settings: StoreSettings, customer: str) -> Store:

@@ -3,76 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from opsproof.errors import ConfigurationError, ObjectExists, StoreError
+from opsproof.system.store.entries import BucketSettings, Leftover, Listing, Lock, OldVersion, Refusal, StoredObject
 
 READ_SIZE = 1 << 20
 """Bytes that `read` yields at a time, at most."""
 
-_NAME = re.compile(r"[^\x00-\x1f\x7f\\]+")
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """What is in the store under a name.
-
-    Attributes:
-        name: Relative to the store's location.
-        location: A URL or a path that a person can use.
-        bytes: Its size.
-        sha256: Hex digest of what was sent; empty where it was not this process that sent it.
-        modified: When the store says that it was written, in UTC; None where the store would not tell.
-        version_id: In a bucket with versioning, which version this is.
-        etag: The store's own identity of this very content, so that `delete` can tell it from a successor.
-        checksum: The checksum of the whole object that the store itself verified, `crc32:` and base64.
-    """
-
-    name: str
-    location: str
-    bytes: int
-    sha256: str
-    modified: datetime | None
-    version_id: str | None = None
-    etag: str | None = None
-    checksum: str | None = None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """One line of a listing: the name relative to the store's location, bytes, and when it was written (UTC)."""
-
-    name: str
-    bytes: int
-    modified: datetime
-
-
 PROBE = "opsproof-check"
 """How the names of what is written only to see whether that is allowed begin."""
 
-
-@dataclass(frozen=True)
-class Leftover:
-    """What a killed run left unfinished.
-
-    Attributes:
-        name: What it was to become, as far as the store knows.
-        location: A URL or a path of it.
-        started: When it was begun (UTC). A store that cannot tell whether a run still works on it leaves the
-            judgement to the caller: see `in_doubt`.
-        handle: The store's own name of it: an upload id, or a file's name.
-        in_doubt: True where another run may still be writing it; False where it is certain that nobody is.
-    """
-
-    name: str
-    location: str
-    started: datetime
-    handle: str
-    in_doubt: bool
+_NAME = re.compile(r"[^\x00-\x1f\x7f\\]+")
 
 
 class Upload(Protocol):
@@ -158,8 +102,14 @@ class Store(Protocol):
         """Yield the object's bytes in order, in pieces of at most `READ_SIZE`; short of the last byte it raises."""
         ...
 
-    def put_small(self, name: str, data: bytes) -> StoredObject:
+    def put_small(self, name: str, data: bytes, *, locked: bool = True) -> StoredObject:
         """Write a small object in one go.
+
+        Args:
+            name: Under which name.
+            data: All of it.
+            locked: Whether it gets the lock that the settings ask for. False is for what is no part of a backup and
+                can be made again, so that it can be cleared away.
 
         Raises:
             ObjectExists: The name is taken.
@@ -186,8 +136,51 @@ class Store(Protocol):
         """Remove this very object; what is gone already is no error.
 
         Raises:
-            StoreError: Something else is under the name by now; it was left.
+            StoreError: Something else is under the name by now, or it is locked; it was left.
         """
+        ...
+
+    def delete_all(self, objects: Sequence[StoredObject]) -> tuple[Refusal, ...]:
+        """Remove these objects, in as few requests as the store allows; what is gone already is no error.
+
+        One with a version id loses that version for good. One without, in a store with versions, becomes an old
+        version. A locked object is refused, never hidden. The order in which they go is not told: what has to go
+        first goes in a call of its own.
+
+        Returns:
+            What was left, and why; empty where all are gone.
+
+        Raises:
+            StoreError: The store fails as a whole; some may be gone.
+        """
+        ...
+
+    def lock_of(self, name: str) -> Lock | None:
+        """Return what keeps the object of this name from being deleted; None if nothing does, or it is not there.
+
+        Raises:
+            StoreError: The store would not tell.
+        """
+        ...
+
+    def old_versions(self, prefix: str = "") -> Iterator[OldVersion]:
+        """Yield the noncurrent versions under names that begin with `prefix`, in the order of the names.
+
+        A delete marker that hides something is not among them, for without it that would be back; one under whose
+        name nothing else is left is. A store without versions has none.
+        """
+        ...
+
+    def delete_version(self, version: OldVersion) -> None:
+        """Remove an old version for good; one that is gone already is no error.
+
+        Raises:
+            StoreError: It is locked, or the store has no versions; it was left.
+        """
+        ...
+
+    def settings(self) -> BucketSettings | None:
+        """Return how the bucket is set up, as far as its server tells; None for a store that is no bucket."""
         ...
 
     def free_bytes(self) -> int | None:

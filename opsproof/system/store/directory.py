@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from opsproof.errors import StoreError
-from opsproof.system.store.contract import (
-    PROBE,
-    READ_SIZE,
-    Leftover,
-    Listing,
-    StoredObject,
-    checked_customer,
-    checked_name,
-    name_taken,
-)
+from opsproof.system.store.contract import PROBE, READ_SIZE, checked_customer, checked_name, name_taken
 from opsproof.system.store.directory_upload import (
     TEMPORARY,
     DirectoryUpload,
@@ -30,6 +21,7 @@ from opsproof.system.store.directory_upload import (
     temporary_path,
     translated,
 )
+from opsproof.system.store.entries import BucketSettings, Leftover, Listing, Lock, OldVersion, Refusal, StoredObject
 from opsproof.target import DirectoryStoreSettings
 
 
@@ -103,8 +95,8 @@ class DirectoryStore:
                 hint=f"ls -la {path.parent}",
             )
 
-    def put_small(self, name: str, data: bytes) -> StoredObject:
-        """Write a small file in one go."""
+    def put_small(self, name: str, data: bytes, *, locked: bool = True) -> StoredObject:  # noqa: ARG002  the contract's
+        """Write a small file in one go; a folder knows no locks."""
         with self.upload(name, len(data)) as upload:
             upload.write(data)
             return upload.commit()
@@ -120,7 +112,8 @@ class DirectoryStore:
             if name.startswith(prefix) and not TEMPORARY.fullmatch(path.name):
                 with suppress(FileNotFoundError):
                     status = path.lstat()
-                    yield Listing(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+                    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                    yield Listing(name, status.st_size, modified, identity(status))
 
     def find(self, name: str) -> StoredObject | None:
         """Return the file's entry, or None."""
@@ -153,6 +146,43 @@ class DirectoryStore:
                 )
             path.unlink()
             sync_folder(path.parent)
+
+    def delete_all(self, objects: Sequence[StoredObject]) -> tuple[Refusal, ...]:
+        """Remove the files one by one."""
+        refusals = []
+        for each in objects:
+            try:
+                self.delete(each)
+            except StoreError as error:
+                refusals.append(Refusal(each.name, f"{error.summary}: {error.found}"))
+        return tuple(refusals)
+
+    def lock_of(self, name: str) -> Lock | None:
+        """Return None: a folder knows no locks."""
+        checked_name(name)
+        return None
+
+    def old_versions(self, prefix: str = "") -> Iterator[OldVersion]:  # noqa: ARG002  the contract's
+        """Yield nothing: a folder keeps no versions."""
+        return iter(())
+
+    def delete_version(self, version: OldVersion) -> None:
+        """Refuse: a folder keeps no versions.
+
+        Raises:
+            StoreError: Always.
+        """
+        raise StoreError(
+            f"{self.location} keeps no old versions",
+            expected="a bucket with versioning",
+            found="a folder",
+            kept="nothing was removed",
+            hint=f"ls -la {self._path(version.name)}",
+        )
+
+    def settings(self) -> BucketSettings | None:
+        """Return None: a folder is no bucket."""
+        return None
 
     def free_bytes(self) -> int | None:
         """Return what the file system still has for this user, in bytes."""

@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from opsproof.errors import StoreDenied, StoreError
-from opsproof.system.store.contract import StoredObject, name_taken
+from opsproof.system.store.contract import name_taken
+from opsproof.system.store.entries import StoredObject
 
 _log = logging.getLogger(__name__)
 

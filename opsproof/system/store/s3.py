@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,16 @@ from botocore.exceptions import (
 )
 
 from opsproof.errors import StoreError
-from opsproof.system.store.contract import (
-    PROBE,
-    READ_SIZE,
-    Leftover,
-    Listing,
-    StoredObject,
-    checked_customer,
-    checked_name,
-)
+from opsproof.system.store.contract import PROBE, READ_SIZE, checked_customer, checked_name
+from opsproof.system.store.entries import BucketSettings, Leftover, Listing, Lock, OldVersion, Refusal, StoredObject
 from opsproof.system.store.s3_commit import Commit
 from opsproof.system.store.s3_connection import TOKEN, S3Connection, crc32_of, crc32_text
+from opsproof.system.store.s3_deletion import delete_object, delete_objects, delete_version
 from opsproof.system.store.s3_errors import code_of
+from opsproof.system.store.s3_locks import LockedError, lock_of, require_lockable
+from opsproof.system.store.s3_settings import read_settings
 from opsproof.system.store.s3_upload import S3Upload
+from opsproof.system.store.s3_versions import old_versions
 from opsproof.target import S3StoreSettings
 
 if TYPE_CHECKING:
@@ -71,7 +68,9 @@ class S3Store:
             return self._connection.secrets()
 
     def check_writable(self) -> None:
-        """Begin a multipart upload under the prefix and abort it, which stores nothing."""
+        """Begin a multipart upload under the prefix and abort it, which stores nothing, and so nothing locked."""
+        with self._connection.translating():
+            require_lockable(self._connection)
         S3Upload(self._connection, f"{PROBE}-{secrets.token_hex(8)}", 0).abort()
 
     def check_readable(self) -> None:
@@ -134,12 +133,12 @@ class S3Store:
                 hint="read it again; if it stays so, the stored copy is damaged: take a new backup",
             )
 
-    def put_small(self, name: str, data: bytes) -> StoredObject:
+    def put_small(self, name: str, data: bytes, *, locked: bool = True) -> StoredObject:
         """Write a small object in one request."""
         checked_name(name)
         connection, token = self._connection, secrets.token_hex(16)
         crc = crc32_text(crc32_of(data)) if connection.checksums is not False else None
-        commit = Commit(connection, name, token, len(data), hashlib.sha256(data).hexdigest(), crc)
+        commit = Commit(connection, name, token, len(data), hashlib.sha256(data).hexdigest(), crc, locked)
 
         def request(arguments: dict[str, Any]) -> Mapping[str, Any]:
             return self._client.put_object(
@@ -147,20 +146,22 @@ class S3Store:
                 Key=connection.key(name),
                 Body=data,
                 Metadata={TOKEN: token},
-                **connection.creation,
+                **connection.creating(locked=locked),
                 **arguments,
             )
 
         md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         proofs: tuple[dict[str, Any], ...] = ({"ContentMD5": md5},)
         if crc:
-            proofs = ({"ChecksumCRC32": crc}, *proofs)
+            proofs = (connection.proof_of(crc32_of(data)), *proofs)
         with connection.translating(name):
             try:
                 return commit.send(request, proofs)
             except BaseException as error:
                 try:
                     commit.take_back()
+                except LockedError as failure:
+                    error.add_note(str(failure))
                 except (ClientError, BotoCoreError) as failure:
                     error.add_note(f"whether {connection.place.url(name)} exists is not known: {failure}")
                 raise
@@ -179,7 +180,7 @@ class S3Store:
                     name = connection.name(each["Key"])
                     # Some consoles make an empty object to show a folder.
                     if name and not name.endswith("/"):
-                        yield Listing(name, each["Size"], each["LastModified"].astimezone(UTC))
+                        yield Listing(name, each["Size"], each["LastModified"].astimezone(UTC), each.get("ETag"))
 
     def find(self, name: str) -> StoredObject | None:
         """Return the object's entry, or None."""
@@ -193,19 +194,38 @@ class S3Store:
     def delete(self, stored: StoredObject) -> None:
         """Delete this version; in a bucket without versions, the object if it is still this one."""
         with self._connection.translating(stored.name):
-            if stored.version_id is None:
-                present = self._connection.find(checked_name(stored.name))
-                if present is None:
-                    return
-                if stored.etag is not None and present.etag != stored.etag:
-                    raise StoreError(
-                        f"{stored.name} is not the object that was to be deleted",
-                        expected=f"{stored.location} with ETag {stored.etag}",
-                        found=f"ETag {present.etag}",
-                        kept="it was left as it is",
-                        hint=self._connection.place.command(f"s3 ls {stored.location}"),
-                    )
-            self._connection.delete(stored)
+            delete_object(self._connection, stored)
+
+    def delete_all(self, objects: Sequence[StoredObject]) -> tuple[Refusal, ...]:
+        """Delete them, a thousand a request where the server takes that.
+
+        A batch compares no ETags. In a bucket with Object Lock each object without a version id is asked for its lock.
+        """
+        with self._connection.translating():
+            return delete_objects(self._connection, objects)
+
+    def lock_of(self, name: str) -> Lock | None:
+        """Return the retention and the legal hold of the object; in a bucket without Object Lock nothing is asked."""
+        with self._connection.translating(name):
+            return lock_of(self._connection, checked_name(name))
+
+    def old_versions(self, prefix: str = "") -> Iterator[OldVersion]:
+        """Yield them, a thousand a request."""
+        with self._connection.translating():
+            yield from old_versions(self._connection, prefix)
+
+    def delete_version(self, version: OldVersion) -> None:
+        """Delete that version; where it is locked, the server refuses."""
+        with self._connection.translating(version.name):
+            name = checked_name(version.name)
+            location = self._connection.place.url(name)
+            stored = StoredObject(name, location, version.bytes, "", version.modified, version.version_id)
+            delete_version(self._connection, stored)
+
+    def settings(self) -> BucketSettings:
+        """Return what the server tells, five requests."""
+        with self._connection.translating():
+            return read_settings(self._connection)
 
     def free_bytes(self) -> int | None:
         """Return None: a bucket knows no limit."""

@@ -10,24 +10,14 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from opsproof.errors import StoreError
-from opsproof.system.store.contract import StoredObject, name_taken
+from opsproof.system.store.contract import name_taken
+from opsproof.system.store.entries import StoredObject
 from opsproof.system.store.s3_connection import S3Connection
-from opsproof.system.store.s3_errors import code_of, status_of
+from opsproof.system.store.s3_deletion import delete_version
+from opsproof.system.store.s3_errors import REFUSALS, code_of, status_of
+from opsproof.system.store.s3_locks import secure_lock
 
 _log = logging.getLogger(__name__)
-
-REFUSALS = {
-    "InvalidArgument",
-    "InvalidRequest",
-    "MalformedXML",
-    "MissingContentLength",
-    "NotImplemented",
-    "UnsupportedOperation",
-    "XAmzContentChecksumMismatch",
-    "XAmzContentSHA256Mismatch",
-    "501",
-}
-"""How servers answer to a header of S3 that they do not know."""
 
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 _DONE_BEFORE = {*_TAKEN, "NoSuchUpload"}
@@ -44,6 +34,7 @@ class Commit:
         bytes: Its size.
         sha256: Hex digest of it.
         checksum: Its CRC-32 in base64, where the server is to verify that; else None.
+        locked: Whether it has to have the lock that the settings ask for.
     """
 
     connection: S3Connection
@@ -52,6 +43,7 @@ class Commit:
     bytes: int
     sha256: str
     checksum: str | None
+    locked: bool = True
 
     def send(
         self, request: Callable[[dict[str, Any]], Mapping[str, Any]], proofs: tuple[dict[str, Any], ...]
@@ -64,30 +56,25 @@ class Commit:
 
         Raises:
             ObjectExists: The name is taken.
-            StoreError: What is stored is not what was sent.
+            StoreError: What is stored is not what was sent, or lacks the lock that it has to have.
             ClientError: The store refused.
             BotoCoreError: It did not answer.
         """
-        condition = {"IfNoneMatch": "*"}
-        *ladder, last = [condition | proof for proof in proofs] + list(proofs)
-        for arguments in ladder:
-            try:
-                return self._attempt(request, arguments)
-            except ClientError as error:
-                if code_of(error) not in REFUSALS:
-                    raise
-                _log.info("%s refuses %s: %s", self.connection.place.server, sorted(arguments), error)
-        return self._attempt(request, last)
+        stored = self._climb_down(request, proofs)
+        if self.locked:
+            secure_lock(self.connection, self.name, stored.version_id)
+        return stored
 
     def take_back(self) -> None:
         """Delete the object if it appeared, and only then.
 
         Raises:
+            LockedError: It did, and is locked.
             ClientError: The store refused.
             BotoCoreError: It did not answer.
         """
         if ours := self.connection.find(self.name, self.token):
-            self.connection.delete(ours)
+            delete_version(self.connection, ours)
 
     def refuse_if_taken(self) -> None:
         """Raise if the name is taken.
@@ -104,6 +91,20 @@ class Commit:
             return
         if found is not None:
             raise name_taken(self.name, found.location)
+
+    def _climb_down(
+        self, request: Callable[[dict[str, Any]], Mapping[str, Any]], proofs: tuple[dict[str, Any], ...]
+    ) -> StoredObject:
+        condition = {"IfNoneMatch": "*"}
+        *ladder, last = [condition | proof for proof in proofs] + list(proofs)
+        for arguments in ladder:
+            try:
+                return self._attempt(request, arguments)
+            except ClientError as error:
+                if code_of(error) not in REFUSALS:
+                    raise
+                _log.info("%s refuses %s: %s", self.connection.place.server, sorted(arguments), error)
+        return self._attempt(request, last)
 
     def _attempt(
         self, request: Callable[[dict[str, Any]], Mapping[str, Any]], arguments: dict[str, Any]

@@ -7,7 +7,7 @@ import difflib
 import os
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -16,10 +16,11 @@ import boto3.session
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConfigNotFound, ProfileNotFound
+from botocore.utils import parse_timestamp
 from isal import isal_zlib
 
 from opsproof.errors import BucketMissing, ConfigurationError
-from opsproof.system.store.contract import StoredObject
+from opsproof.system.store.entries import StoredObject
 from opsproof.system.store.s3_errors import Place, bucket_missing, code_of, explain, status_of
 from opsproof.target import S3StoreSettings
 
@@ -58,16 +59,23 @@ class S3Connection:
         place: What messages name.
         client: boto3's client; `ExpectedBucketOwner` is added to each of its requests about the bucket.
         bucket: The bucket's name.
-        creation: Arguments of every request that creates an object: encryption, storage class.
+        object_lock: The lock that what is uploaded gets, or None.
         checksums: Whether the server takes CRC-32 of whole objects; None until a first upload found out.
+        batches: Whether it deletes many objects by one request; None until a first one found out.
+        has_locks: Whether the bucket has Object Lock; None until it was asked.
+        locks_shown: Which parts of an object's lock these credentials may read, as far as was found out.
         stopped: Ids of uploads of which no part is to be sent any more.
     """
 
     def __init__(self, settings: S3StoreSettings, prefix: str) -> None:
         self.bucket = settings.bucket
         self.place = Place(settings.bucket, prefix, settings.region, _without_user(settings.endpoint_url))
-        self.creation = _creation(settings)
+        self.object_lock = settings.object_lock
         self.checksums: bool | None = None
+        self.batches: bool | None = None
+        self.has_locks: bool | None = None
+        self.locks_shown: set[str] = set()
+        self._creation = _creation(settings)
         self.stopped: set[str] = set()
         self._owner = settings.expected_bucket_owner
         self.client, self._session = _client(settings)
@@ -95,6 +103,20 @@ class S3Connection:
     def name(self, key: str) -> str:
         """Return the name of a key that is under the prefix."""
         return key[len(self.place.prefix) :]
+
+    def creating(self, *, locked: bool = True) -> dict[str, Any]:
+        """Return the arguments of a request that creates an object now: encryption, storage class, and its lock."""
+        if self.object_lock is None or not locked:
+            return dict(self._creation)
+        until = datetime.now(UTC) + timedelta(days=self.object_lock.days)
+        lock = {"ObjectLockMode": self.object_lock.mode, "ObjectLockRetainUntilDate": until}
+        return self._creation | lock
+
+    def proof_of(self, crc: int) -> dict[str, Any]:
+        """Return the arguments by which a request says the CRC-32 of its body."""
+        # A locked object is taken only where the header that names the algorithm, or a Content-MD5, comes with it.
+        named = {"ChecksumAlgorithm": "CRC32"} if self.object_lock else {}
+        return {"ChecksumCRC32": crc32_text(crc), **named}
 
     @contextmanager
     def translating(self, name: str = "") -> Iterator[None]:
@@ -135,7 +157,7 @@ class S3Connection:
         )
 
     def delete(self, stored: StoredObject) -> None:
-        """Delete this version; without versions, what is under the key.
+        """Delete this version; without one, what is under the key, which only hides it where versions are kept.
 
         Raises:
             ClientError: The store refused.
@@ -238,6 +260,8 @@ def _client(settings: S3StoreSettings) -> tuple[S3Client, boto3.session.Session]
     )
     try:
         core = botocore.session.Session(profile=settings.profile)
+        # botocore's own takes longer for the times of a listing than for all the rest of it.
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
         if settings.credentials_file:
             core.set_config_variable("credentials_file", str(_credentials_file(settings.credentials_file)))
         session = boto3.session.Session(botocore_session=core, region_name=settings.region)
@@ -270,3 +294,12 @@ def _credentials_file(name: str) -> Path:
         found="no such file",
         hint=f"ls -la {path.parent}",
     )
+
+
+def _parse_time(text: Any) -> datetime:
+    """Return a time that a server has sent; one that is not ISO 8601, as in a header, is left to botocore."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return parse_timestamp(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -12,23 +12,8 @@ from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 
 from opsproof.errors import BucketMissing, ConfigurationError, OpsproofError, StoreDenied, StoreError, StoreUnreachable
+from opsproof.system.store.s3_actions import ACTIONS, is_about_bucket, verb_of
 
-_ACTIONS = {
-    "AbortMultipartUpload": "s3:AbortMultipartUpload",
-    "CompleteMultipartUpload": "s3:PutObject",
-    "CreateMultipartUpload": "s3:PutObject",
-    "DeleteObject": "s3:DeleteObject",
-    "GetObject": "s3:GetObject",
-    "HeadObject": "s3:GetObject",
-    "ListBuckets": "s3:ListAllMyBuckets",
-    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
-    "ListObjectsV2": "s3:ListBucket",
-    "PutObject": "s3:PutObject",
-    "UploadPart": "s3:PutObject",
-}
-_WRITES = {"s3:PutObject", "s3:AbortMultipartUpload"}
-_LISTS = {"s3:ListBucket", "s3:ListBucketMultipartUploads"}
-_VERBS = {"s3:DeleteObject": "deleting from", "s3:DeleteObjectVersion": "deleting from"}
 _VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -77,6 +62,26 @@ def status_of(error: BaseException) -> int:
     if isinstance(error, ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return 0
+
+
+REFUSALS = {
+    "InvalidArgument",
+    "InvalidRequest",
+    "MalformedXML",
+    "MissingContentLength",
+    "NotImplemented",
+    "UnsupportedOperation",
+    "XAmzContentChecksumMismatch",
+    "XAmzContentSHA256Mismatch",
+    "501",
+}
+"""How servers answer to a header of S3 that they do not know."""
+_UNKNOWN = {"NotImplemented", "UnsupportedOperation", "MethodNotAllowed", "501", "405"}
+
+
+def is_unknown_there(error: BaseException) -> bool:
+    """Tell whether the server says that it does not know such a request."""
+    return code_of(error) in _UNKNOWN
 
 
 def explain(error: Exception, place: Place, name: str = "") -> OpsproofError:
@@ -212,17 +217,15 @@ def _denied_key(place: Place, found: str, why: str, variable: str) -> StoreDenie
 
 
 def _denied_action(error: ClientError, place: Place, name: str, found: str) -> StoreDenied:
-    action = _ACTIONS.get(error.operation_name, f"s3:{error.operation_name}")
+    action = ACTIONS.get(error.operation_name, f"s3:{error.operation_name}")
     # Where the key is KMS's, or a version is meant, S3's own message names the action better.
     named = re.search(r"\b(?:s3|kms):[A-Z][A-Za-z]+", _message(error))
     action = named.group() if named else action
     resource = f"arn:aws:s3:::{place.bucket}"
-    verb = "listing"
-    if action not in _LISTS:
+    if not is_about_bucket(action):
         resource += f"/{place.prefix}{name or '*'}"
-        verb = "writing to" if action in _WRITES else _VERBS.get(action, "reading from")
     return StoreDenied(
-        f"{verb} {place.url(name)} was refused: {action} is not allowed",
+        f"{verb_of(action)} {place.url(name)} was refused: {action} is not allowed",
         expected=f"credentials that may {action} on {resource}",
         found=found,
         kept="nothing new is in the store",

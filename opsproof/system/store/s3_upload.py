@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 from botocore.exceptions import BotoCoreError, ClientError
 
 from opsproof.errors import StoreError
-from opsproof.system.store.contract import StoredObject
-from opsproof.system.store.s3_commit import REFUSALS, Commit
+from opsproof.system.store.entries import StoredObject
+from opsproof.system.store.s3_commit import Commit
 from opsproof.system.store.s3_connection import (
     PARTS_AT_ONCE,
     TOKEN,
@@ -25,7 +25,8 @@ from opsproof.system.store.s3_connection import (
     crc32_of,
     crc32_text,
 )
-from opsproof.system.store.s3_errors import code_of
+from opsproof.system.store.s3_errors import REFUSALS, code_of
+from opsproof.system.store.s3_locks import LockedError
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import CompletedPartTypeDef
@@ -122,6 +123,9 @@ class S3Upload:
                 self._connection.abort(self._name, self._upload_id)
                 if self._commit is not None:
                     self._commit.take_back()
+        except LockedError:
+            # Its multipart upload is complete, so there is nothing else to give up.
+            raise
         except StoreError as error:
             place = self._connection.place
             error.kept = f"what was sent for {place.url(self._name)} may still be there, unfinished"
@@ -141,7 +145,7 @@ class S3Upload:
         else begins one in between.
         """
         before = self._unfinished()
-        arguments: dict[str, Any] = dict(self._connection.creation)
+        arguments: dict[str, Any] = self._connection.creating()
         if self._checksums:
             arguments |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
         try:
@@ -228,7 +232,7 @@ class S3Upload:
     def _send(self, number: int, part: io.BytesIO) -> CompletedPartTypeDef:
         with part.getbuffer() as content:
             if self._checksums:
-                proof = {"ChecksumCRC32": crc32_text(crc32_of(content))}
+                proof = self._connection.proof_of(crc32_of(content))
             else:
                 md5 = hashlib.md5(content, usedforsecurity=False)
                 proof = {"ContentMD5": base64.b64encode(md5.digest()).decode()}
