@@ -57,6 +57,7 @@ class Turnover(Exchange):
             HostError: One does not stop.
         """
         self.serving.hasten()
+        self.releases.prepare_flip(self.intent.options["release"])
         return super().stop_services()
 
     def wait_for_health(self) -> Outage:
@@ -174,6 +175,7 @@ class Turnover(Exchange):
                     f"{intent.live!r} is built from {intent.safety}; what a hook made of it is {intent.parked!r}"
                 )
         remove_link(self.target, self._host, intent.side)
+        self.releases.forget_flip()
         release = intent.options["release"]
         if intent.options["event"] == DEPLOYED:
             self.releases.remove(release)

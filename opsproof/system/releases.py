@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
 from opsproof.errors import CommandFailed, HostError, ProofError
-from opsproof.system.host import Host
+from opsproof.system.host import Completed, Host
 
 STAMP = "%Y%m%d%H%M%S"
 NAME = re.compile(r"\d{14}Z?")  # Ansistrano's have a Z
@@ -32,10 +32,11 @@ else echo none; echo; fi
 readlink -f -- releases || echo
 [ ! -d releases ] || ls -1A releases
 """
-_FLIP = """
+# All of a flip but its last command, which is all that the outage has to wait for.
+_PREPARE = """
 cd -- "$0" && [ -d "releases/$1/." ] || { echo "there is no releases/$1" >&2; exit 4; }
 if [ -e current ] && [ ! -L current ]; then echo 'current is no link' >&2; exit 5; fi
-rm -f -- "$2" && ln -s -- "releases/$1" "$2" && mv -T -- "$2" current
+rm -f -- "$2" && ln -s -- "releases/$1" "$2"
 """
 # A line that a full disk has cut short must not swallow the next one.
 _APPEND = """
@@ -104,6 +105,7 @@ class Releases:
         self.folder = PurePosixPath(folder)
         self.root = self.folder / "releases"
         self.shared = self.folder / "shared"
+        self._prepared = ""
 
     def path(self, name: str) -> PurePosixPath:
         """Return a release's own folder."""
@@ -162,14 +164,14 @@ class Releases:
             moment += timedelta(seconds=1)
         return name
 
-    def flip(self, name: str) -> None:
-        """Let `current` lead to a release: a link beside it takes its place in one rename.
+    def prepare_flip(self, name: str) -> None:
+        """Make the link that is to take the place of `current`, beside it.
 
         Raises:
             ProofError: `current` is a real folder, or there is no such release.
-            HostError: It cannot be done; `current` is as it was.
+            HostError: It cannot be made.
         """
-        done = self.host.run("sh", "-c", _FLIP, str(self.folder), name, _NEXT, accept=range(256))
+        done = self.host.run("sh", "-c", _PREPARE, str(self.folder), name, _NEXT, accept=range(256))
         if done.status in (4, 5):
             raise ProofError(
                 f"current cannot lead to {name}",
@@ -178,6 +180,24 @@ class Releases:
                 kept="current is as it was",
                 hint=f"ls -l {self.folder} {self.root}",
             )
+        self._require_done(name, done)
+        self._prepared = name
+
+    def flip(self, name: str) -> None:
+        """Let `current` lead to a release: a link beside it takes its place in one rename.
+
+        Raises:
+            ProofError: `current` is a real folder, or there is no such release.
+            HostError: It cannot be done; `current` is as it was.
+        """
+        if self._prepared != name:
+            self.prepare_flip(name)
+        self._prepared = ""
+        # A rename does not replace a folder by a link, whoever has made one meanwhile.
+        link, current = str(self.folder / _NEXT), str(self.folder / "current")
+        self._require_done(name, self.host.run("mv", "-T", "--", link, current, accept=range(256)))
+
+    def _require_done(self, name: str, done: Completed) -> None:
         if done.status != 0:
             raise CommandFailed(
                 f"current could not be made to lead to {name}",
@@ -186,6 +206,11 @@ class Releases:
                 kept="current is as it was",
                 hint=f"ls -ld {self.folder}; df -h {self.folder}; df -i {self.folder}",
             )
+
+    def forget_flip(self) -> None:
+        """Remove the link that was made for a flip which does not take place."""
+        self._prepared = ""
+        self.host.run("rm", "-f", "--", str(self.folder / _NEXT))
 
     def unlink(self) -> None:
         """Take `current` away: before the first deploy there was none."""
@@ -234,6 +259,7 @@ class Releases:
         Raises:
             HostError: Something of it cannot be removed.
         """
+        self.forget_flip()
         layout, removed = self.look(), []
         for name in sorted({match[1] for one in layout.hidden if (match := _HIDDEN.fullmatch(one))}):
             if name == layout.current:

@@ -144,6 +144,7 @@ class Deployable:
         """Return what is live."""
         root = self.folder / "releases"
         names = tuple(sorted(one.name for one in root.iterdir())) if root.exists() else ()
+        assert not list(self.folder.glob(".*")), "the link of a flip is left"
         version = self.service.await_answer() if self.service.is_healthy() else ""
         return Live(version, self.current, names, self.app.contents(), tuple(self.app.databases()))
 
