@@ -48,17 +48,17 @@ class Deploy(Preparing):
         Raises:
             OpsproofError: It failed; what was live is live.
         """
+        if self.facts is not None and not self.pending:
+            return ()  # at once: people wait
         self.lock.check()
         side = self.turnover.intent.side
         if self.facts is None:
             with self.journal.phase("update"):
                 self.update.initialise(side)
-        elif self.pending:
+        else:
             self.turnover.copy(self.facts)
             with self.journal.phase("update"):
                 self.update.apply(side)
-        else:
-            return ()
         self.lock.check()
         self.turnover.swap()
         return self.pending

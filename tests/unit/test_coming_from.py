@@ -64,7 +64,9 @@ def test_a_command_can_be_collected(command: str, tmp_path: Path) -> None:
     else:
         inventory = tmp_path / "hosts.yml"
         target = "      ansible_connection: local\n      database_url: postgresql://u@127.0.0.1:1/shop\n"
-        target += f"      backup_dir: {tmp_path}/backups\n      deploy_folder: {tmp_path}\n"
+        target += f"      deploy_folder: {tmp_path}\n"
+        stored = "customer: acme" if "S3_BUCKET" in variables else f"backup_dir: {tmp_path}/backups"
+        target += f"      {stored}\n"
         names = {"prod": "erp", "staging": "shop", "production": "shop"}
         inventory.write_text("".join(f"{env}:\n  hosts:\n    {name}_{env}:\n{target}" for env, name in names.items()))
         inventory.write_text(inventory.read_text().replace("erp_prod", "erp").replace("shop_production", "shop"))
