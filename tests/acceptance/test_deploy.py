@@ -90,6 +90,7 @@ def test_hooks_and_shared_paths_are_the_releases_own(shop: Deployable) -> None:
     assert "1 passed" in run.xml
 
 
+@pytest.mark.slow
 def test_pruning_and_rolling_back_never_go_by_modification_times(shop: Deployable) -> None:
     shop.describe(deploy={"keep_releases": 1, "database": "none"})
     names = [shop.run_through(shop.write_release(version)).release for version in ("one", "two", "three")]
@@ -180,6 +181,7 @@ def test_a_rollback_with_the_backup_brings_the_data_back(shop: Deployable) -> No
     require_nothing_left(shop.app)
 
 
+@pytest.mark.slow
 def test_a_commit_is_deployed_and_named(shop: Deployable, tmp_path: Path) -> None:
     source = Path(shop.write_release("one"))
     git = ["git", "-C", str(source), "-c", "user.name=t", "-c", "user.email=t@example.org"]

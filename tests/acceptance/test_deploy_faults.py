@@ -17,7 +17,7 @@ from tests.lab.postgres_server import PostgresServer
 
 NAMES = [name for name, _ in STEPS]
 # In the default tier those that leave something else behind each; all of them in the slow one.
-QUICK = ("upload", "plan_update", "update_database", "flip", "validate")
+QUICK = ("plan_update", "update_database", "flip")
 SLEEP = "import time; time.sleep(60)"
 
 
@@ -77,6 +77,7 @@ def test_a_migration_that_fails(shop: Deployable) -> None:
     shop.require_as_before(before)
 
 
+@pytest.mark.slow
 def test_a_rehearsal_finds_it_while_people_still_work(shop: Deployable) -> None:
     before = shop.look()
     shop.describe(deploy={"rehearse": True})
@@ -87,7 +88,8 @@ def test_a_rehearsal_finds_it_while_people_still_work(shop: Deployable) -> None:
     shop.require_as_before(before)
 
 
-@pytest.mark.parametrize("moment", [pytest.param("after_update_code", marks=pytest.mark.slow), "before_symlink"])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["after_update_code", "before_symlink"])
 def test_a_hook_that_fails(shop: Deployable, moment: str) -> None:
     before = shop.look()
     shop.describe(hooks={moment: ["true", "echo to stderr >&2; echo to stdout; pwd; exit 7", "touch never"]})

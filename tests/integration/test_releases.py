@@ -19,7 +19,11 @@ from opsproof.system.releasepackage import Package
 from opsproof.system.releases import LEDGER, Entry, Releases
 from opsproof.system.releasesource import pack
 from opsproof.system.releaseupload import read_files, upload
+from opsproof.system.transport import close_connections
 from opsproof.target import Connection
+from tests.lab.ssh_server import SshServer, ssh_server
+
+__all__ = ["ssh_server"]
 
 ODD = "odd name; $(touch x) 'é"
 
@@ -287,3 +291,42 @@ def test_everything_belongs_to_the_deploy_user(source: Path, tmp_path: Path) -> 
         assert owners == {folder.stat().st_uid}
     finally:
         subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def test_all_of_it_works_over_ssh(source: Path, tmp_path: Path, ssh_server: SshServer) -> None:
+    folder = tmp_path / "srv"
+    folder.mkdir()
+    releases = Releases(Host(ssh_server.connection), str(folder))
+    try:
+        package = packed(source, tmp_path)
+        first, second = deploy(releases, package), deploy(releases, package)
+        assert releases.look().current == second
+        assert (Path(releases.path(second)) / "app" / ODD).read_bytes() == b"\x00\xff"
+        releases.flip(first)
+        assert Path(folder, "current").resolve().name == first
+        releases.write_down(Entry(first, "deployed", source="it's"))
+        assert releases.ledger() == (Entry(first, "deployed", source="it's"),)
+        assert releases.prune(1, ()) == []
+        (folder / "current").unlink()
+        (folder / "current").mkdir()
+        with pytest.raises(ProofError, match="cannot lead to"):
+            releases.flip(second)
+        wrong = {**package.files, "run": replace(package.files["run"], sha256="0" * 64)}
+        (folder / "current").rmdir()
+        with pytest.raises(ProofError, match="not what was sent"):
+            upload(releases, "20990101000000", replace(package, files=wrong))
+        assert releases.look().names == (first, second)
+    finally:
+        close_connections()
+
+
+def test_a_folder_that_comes_between_is_not_replaced(source: Path, releases: Releases, tmp_path: Path) -> None:
+    """The link is made before the outage; by then somebody may have put a folder in the place of `current`."""
+    name = releases.next_name(())
+    upload(releases, name, packed(source, tmp_path))
+    releases.prepare_flip(name)
+    precious = Path(releases.folder, "current", "precious")
+    precious.mkdir(parents=True)
+    with pytest.raises(HostError, match="could not be made to lead"):
+        releases.flip(name)
+    assert precious.is_dir()
