@@ -63,6 +63,7 @@ class Preparing(Deploying):
         self.release = ""
         self.pending: tuple[str, ...] = ()
         self.ran: list[Ran] = []
+        self._has_hooked = False
         # Those of the last step, for its report.
         self.told: list[Ran] = []
         # The foreign keys that did not hold before either.
@@ -76,6 +77,7 @@ class Preparing(Deploying):
             ProofError: One has left something unfinished since.
         """
         self.lock = self._undo.enter_context(hold_lock(self.target.database, "deploy"))
+        self._undo.enter_context(self.releases.held())
         self.require_nothing_unfinished()
         for name in self.releases.clear_unfinished():
             self.journal.warn(f"release {name} of a run that was killed is removed")
@@ -123,6 +125,7 @@ class Preparing(Deploying):
             HostError: One failed, or did not end in time.
         """
         self.lock.check()
+        self._has_hooked = self._has_hooked or bool(self.hooks.of(moment))
         with self.journal.phase("hooks"):
             ran = self.hooks.run(moment, self.releases.path(self.release), self.previous)
         self.ran += ran
@@ -266,7 +269,7 @@ class Preparing(Deploying):
         if self.outcome is not None:
             return
         try:
-            for line in self.turnover.take_back(self.store):
+            for line in self.turnover.take_back(self.store, has_hooked=self._has_hooked):
                 self.journal.warn(f"undone: {line}")
         except OpsproofError as error:
             raise explain_failed_undo(self.target, self.turnover.intent, error) from error

@@ -226,7 +226,9 @@ class Recover:
             if settings:
                 done += [f"{path} is removed" for path in self._remove_unfinished(settings.path)]
             if self.target.deploy_folder:
-                done += [f"release {one} is removed" for one in releases_of(self.target).clear_unfinished()]
+                releases = releases_of(self.target)
+                with releases.held():
+                    done += [f"release {one} is removed" for one in releases.clear_unfinished()]
         except OpsproofError as error:
             self.journal.warn(f"what a killed run may have left stays: {error}")
             return []

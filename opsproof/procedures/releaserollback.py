@@ -54,6 +54,7 @@ class ReleaseRollback(GoingBack):
             ProofError: One has left something unfinished since, or has let `current` lead elsewhere.
         """
         self.lock = self._undo.enter_context(hold_lock(self.target.database, "rollback"))
+        self._undo.enter_context(self.releases.held())
         self.require_nothing_unfinished()
         self.releases.clear_unfinished()
         planned = self.layout.current, self.release

@@ -13,6 +13,7 @@ from dataclasses import replace
 from opsproof.inspection.schemastate import state_of
 from opsproof.intent import Intent
 from opsproof.journal import Journal
+from opsproof.procedures.commands import restore_command
 from opsproof.procedures.exchange import Exchange, Outage
 from opsproof.procedures.files import FilesRestore
 from opsproof.procedures.odooupdating import remove_link
@@ -142,13 +143,15 @@ class Turnover(Exchange):
         """Tell whether the names of the databases were swapped."""
         return self._swapped
 
-    def take_back(self, store: Store) -> list[str]:
+    def take_back(self, store: Store, *, has_hooked: bool = False) -> list[str]:
         """Bring database, link and services of before back; what was made is gone. Return what was done.
 
         Where a hook has migrated the live database itself, its backup takes its place; what it was is parked.
 
         Args:
             store: Where the backup is.
+            has_hooked: Whether a hook of this very run may have done so. Who else has, and when, nobody can tell, and
+                what was written since must not go for it.
 
         Raises:
             OpsproofError: Something could not be brought back.
@@ -158,7 +161,10 @@ class Turnover(Exchange):
         done = [] if is_restored and self._swapped else self.take_names_back()
         if not is_restored or not self._swapped:
             done += self._flip_back()
-            if is_restored or self._was_migrated():
+            if not has_hooked and not is_restored and self._was_migrated():
+                again = restore_command(self.target, self.intent.safety)
+                self._journal.warn(f"{self.intent.live!r} was migrated since {self.intent.since}; before that: {again}")
+            if is_restored or (has_hooked and self._was_migrated()):
                 self._restore(store)
                 is_restored = True
         done += self._flip_back()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -42,6 +43,8 @@ rm -f -- "$2" && ln -s -- "releases/$1" "$2"
 _APPEND = """
 cd -- "$0" && { [ ! -s "$1" ] || [ -z "$(tail -c 1 -- "$1")" ] || echo >>"$1"; } && printf '%s\\n' "$2" >>"$1"
 """
+_LOCK = ".opsproof-lock"
+_HOLD = 'mkdir -p -- "$0" && exec flock -n -E 75 -- "$1" sh -c "echo held; read -r line; true"'
 _REMOVE = 'cd -- "$0" || exit; [ ! -e "$1" ] || mv -T -- "$1" "$2"; rm -rf -- "$2"'
 
 
@@ -156,6 +159,40 @@ class Releases:
         """Return what makes the folder, for whoever may."""
         owner = self.host.user or "$(id -un)"
         return f"sudo install -d -o {shlex.quote(owner) if self.host.user else owner} {shlex.quote(str(self.folder))}"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others off these releases for as long as the block lasts: two databases may have them in common.
+
+        The host holds it for as long as a shell there waits for its input, which ends with the connection.
+
+        Raises:
+            HostError: Somebody is at work on them, or the folder cannot be written.
+        """
+        path = self.root / _LOCK
+        with self.host.pipe("sh", "-c", _HOLD, str(self.root), str(path), feed=True) as holder:
+            if holder.read().strip() != b"held":
+                try:
+                    holder.finish()
+                except CommandFailed as error:
+                    raise self._not_held(error) from error
+            yield
+            holder.end_input()
+            while holder.read():
+                pass
+
+    def _not_held(self, error: CommandFailed) -> HostError:
+        # flock itself says nothing where somebody has the lock.
+        is_busy = "nothing on stderr" in error.found
+        return HostError(
+            f"{self.root} is another run's at the moment" if is_busy else f"{self.root} cannot be written",
+            expected="one run at a time, and a folder that the deploy_user may write",
+            found=f"a process that holds {self.root / _LOCK}" if is_busy else error.found,
+            kept="what is live is as it was",
+            hint="wait for the other run, or end it, then run this again"
+            if is_busy
+            else f"ls -ld {self.folder} {self.root}; df -h {self.folder}\n{self.make_command()}",
+        )
 
     def next_name(self, taken: Iterable[str]) -> str:
         """Return the name of a new release: the time in UTC, later than that of any other."""

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -330,3 +331,14 @@ def test_a_folder_that_comes_between_is_not_replaced(source: Path, releases: Rel
     with pytest.raises(HostError, match="could not be made to lead"):
         releases.flip(name)
     assert precious.is_dir()
+
+
+def test_one_run_at_a_time_is_at_work_on_releases(releases: Releases) -> None:
+    """Two databases may have one folder of releases, and each its own lock."""
+    with releases.held():
+        began = time.monotonic()
+        with pytest.raises(HostError, match="is another run's at the moment"), releases.held():
+            pass
+        assert time.monotonic() - began < 5
+    with releases.held():
+        pass

@@ -143,7 +143,9 @@ class Deployable:
     def look(self) -> Live:
         """Return what is live."""
         root = self.folder / "releases"
-        names = tuple(sorted(one.name for one in root.iterdir())) if root.exists() else ()
+        names = (
+            tuple(sorted(one.name for one in root.iterdir() if one.name != ".opsproof-lock")) if root.exists() else ()
+        )
         assert not list(self.folder.glob(".*")), "the link of a flip is left"
         version = self.service.await_answer() if self.service.is_healthy() else ""
         return Live(version, self.current, names, self.app.contents(), tuple(self.app.databases()))
