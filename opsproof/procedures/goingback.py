@@ -26,7 +26,8 @@ from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
 from opsproof.system.migrations import Migrations, Place, place_of
 from opsproof.system.postgres import DatabaseFacts, Server, connect, describe_database, own_search_path, read_server
-from opsproof.system.releases import Entry, Layout
+from opsproof.system.releaseledger import Entry
+from opsproof.system.releases import Layout
 from opsproof.system.releaseupload import read_files
 from opsproof.system.store import Store
 from opsproof.target import Target

@@ -25,10 +25,10 @@ from opsproof.procedures.deploying import Deploying, DeployOutcome, DeployReques
 from opsproof.procedures.exchange import explain_failed_undo
 from opsproof.procedures.hooks import Ran
 from opsproof.procedures.safety import build_from_safety_backup, take_safety_backup
-from opsproof.procedures.turnover import DEPLOYED, Turnover, options_of
+from opsproof.procedures.turnover import DEPLOYED, Turnover, free_names, options_of
 from opsproof.procedures.unfinished import drop_abandoned_scratch
 from opsproof.procedures.updating import Code, Update, update_of
-from opsproof.system.databases import create_side, drop_database, parked_name, side_name
+from opsproof.system.databases import create_side, drop_database
 from opsproof.system.lock import Lock, hold_lock
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import connect, describe_database
@@ -222,14 +222,15 @@ class Preparing(Deploying):
 
     def _intent(self) -> Intent:
         name = self.target.database.name
+        side, parked = free_names(self.target, self.moment)
         intent = Intent(
             procedure="deploy",
             run=secrets.token_hex(4),
             environment=self.target.environment,
             target=self.target.name,
             live=name,
-            side=side_name(name, self.moment),
-            parked=parked_name(name, self.moment) if self.facts is not None else "",
+            side=side,
+            parked=parked if self.facts is not None else "",
             backup=self.release,
             safety=self.backup,
             stage="building",

@@ -22,8 +22,7 @@ from opsproof.procedures.files import FilesRestore
 from opsproof.procedures.goingback import Going, GoingBack
 from opsproof.procedures.rehearsal import require_heads
 from opsproof.procedures.safety import build_from_safety_backup, take_safety_backup
-from opsproof.procedures.turnover import ROLLED_BACK, Turnover, options_of
-from opsproof.system.databases import parked_name, side_name
+from opsproof.procedures.turnover import ROLLED_BACK, Turnover, free_names, options_of
 from opsproof.system.lock import Lock, hold_lock
 from opsproof.system.migrations import place_of, read_heads
 from opsproof.system.postgres import connect
@@ -209,14 +208,15 @@ class ReleaseRollback(GoingBack):
             source="",
             exchanges=self.how != "stays",
         )
+        side, parked = free_names(self.target, self.moment)
         return Intent(
             procedure="rollback to another release",
             run=secrets.token_hex(4),
             environment=self.target.environment,
             target=self.target.name,
             live=name,
-            side=side_name(name, self.moment),
-            parked=parked_name(name, self.moment),
+            side=side,
+            parked=parked,
             backup=self.release,
             safety=self.safety,
             stage="building",

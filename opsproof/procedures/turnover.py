@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from opsproof.inspection.schemastate import state_of
 from opsproof.intent import Intent
@@ -19,12 +20,20 @@ from opsproof.procedures.files import FilesRestore
 from opsproof.procedures.odooupdating import remove_link
 from opsproof.procedures.safety import build_from_safety_backup
 from opsproof.system.copying import copy_database
-from opsproof.system.databases import clear_intent, database_exists, drop_database, write_intent
+from opsproof.system.databases import (
+    clear_intent,
+    database_exists,
+    drop_database,
+    parked_name,
+    side_name,
+    write_intent,
+)
 from opsproof.system.host import Host
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import DatabaseFacts, connect
 from opsproof.system.properties import copy_properties
-from opsproof.system.releases import Entry, Releases
+from opsproof.system.releaseledger import Entry
+from opsproof.system.releases import Releases
 from opsproof.system.service import Service
 from opsproof.system.store import Store
 from opsproof.target import Target
@@ -220,6 +229,19 @@ class Turnover(Exchange):
             return [f"current leads to {previous} again"]
         self.releases.unlink()
         return ["there is no current, as before"]
+
+
+def free_names(target: Target, moment: datetime) -> tuple[str, str]:
+    """Return the names of a side and a parked database that nobody has: two deploys may begin in the same second.
+
+    Raises:
+        DatabaseError: The server does not answer.
+    """
+    name = target.database.name
+    with maintenance(target.database) as connection:
+        while any(database_exists(connection, one(name, moment)) for one in (side_name, parked_name)):
+            moment += timedelta(seconds=1)
+    return side_name(name, moment), parked_name(name, moment)
 
 
 def options_of(

@@ -6,21 +6,20 @@ being uploaded, or removed, has a hidden name, and a release that was never brou
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from opsproof.errors import CommandFailed, HostError, ProofError
 from opsproof.system.host import Completed, Host
+from opsproof.system.releaseledger import Entry, read_ledger, write_entry
 
 STAMP = "%Y%m%d%H%M%S"
 NAME = re.compile(r"\d{14}Z?")  # Ansistrano's have a Z
-LEDGER = ".opsproof-ledger.jsonl"
 REMOVE_SECONDS = 1800.0
 _NEXT = ".current.opsproof"
 _HIDDEN = re.compile(r"\.(\d{14}Z?)\.(uploading|removing|unfinished)")
@@ -39,40 +38,9 @@ cd -- "$0" && [ -d "releases/$1/." ] || { echo "there is no releases/$1" >&2; ex
 if [ -e current ] && [ ! -L current ]; then echo 'current is no link' >&2; exit 5; fi
 rm -f -- "$2" && ln -s -- "releases/$1" "$2"
 """
-# A line that a full disk has cut short must not swallow the next one.
-_APPEND = """
-cd -- "$0" && { [ ! -s "$1" ] || [ -z "$(tail -c 1 -- "$1")" ] || echo >>"$1"; } && printf '%s\\n' "$2" >>"$1"
-"""
 _LOCK = ".opsproof-lock"
 _HOLD = 'mkdir -p -- "$0" && exec flock -n -E 75 -- "$1" sh -c "echo held; read -r line; true"'
 _REMOVE = 'cd -- "$0" || exit; [ ! -e "$1" ] || mv -T -- "$1" "$2"; rm -rf -- "$2"'
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the ledger.
-
-    Attributes:
-        release: Its name.
-        event: `deployed`, or `rolled back` where `current` went back to it.
-        revision: What its file REVISION says.
-        source: What it was made from.
-        previous: The release that was current before; empty where there was none.
-        backup: The backup that was taken, or taken over, before.
-        parked: The database that was live before, where it was exchanged.
-        when: ISO 8601 in UTC.
-        by: `user@machine`.
-    """
-
-    release: str
-    event: str
-    revision: str = ""
-    source: str = ""
-    previous: str = ""
-    backup: str = ""
-    parked: str = ""
-    when: str = ""
-    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -334,18 +302,8 @@ class Releases:
         return gone
 
     def ledger(self) -> tuple[Entry, ...]:
-        """Return the ledger, oldest line first; a line that cannot be read is passed over."""
-        path = str(self.root / LEDGER)
-        text = self.host.run("sh", "-c", '[ ! -f "$0" ] || cat -- "$0"', path).stdout
-        known, found = {one.name for one in fields(Entry)}, []
-        for line in text.splitlines():
-            try:
-                one = json.loads(line)
-                words = {name: str(value) for name, value in one.items() if name in known}
-                found.append(Entry(**words))
-            except (ValueError, TypeError, AttributeError):
-                continue
-        return tuple(found)
+        """Return the ledger, oldest line first."""
+        return read_ledger(self.host, str(self.root))
 
     def write_down(self, entry: Entry) -> None:
         """Add a line to the ledger.
@@ -353,7 +311,7 @@ class Releases:
         Raises:
             HostError: It cannot be written.
         """
-        self.host.run("sh", "-c", _APPEND, str(self.root), LEDGER, json.dumps(asdict(entry)))
+        write_entry(self.host, str(self.root), entry)
 
     def revision_of(self, name: str) -> str:
         """Return what a release's file REVISION says; empty where it has none."""

@@ -16,8 +16,9 @@ import pytest
 
 from opsproof.errors import ConfigurationError, HostError, OpsproofError, ProofError
 from opsproof.system.host import Host
+from opsproof.system.releaseledger import LEDGER, Entry
 from opsproof.system.releasepackage import Package
-from opsproof.system.releases import LEDGER, Entry, Releases
+from opsproof.system.releases import Releases
 from opsproof.system.releasesource import pack
 from opsproof.system.releaseupload import read_files, upload
 from opsproof.system.transport import close_connections
