@@ -8,6 +8,7 @@ import pytest
 
 from opsproof.plugin.run import Run
 from opsproof.procedures.datarollback import DataRollback, FullRollback
+from opsproof.procedures.releaserollback import ReleaseRollback
 from opsproof.procedures.schemarollback import SchemaRollback
 from opsproof.system.postgres import Connection
 
@@ -323,3 +324,93 @@ class TestFullRollback:
     def test_finish(self, full_rollback: FullRollback) -> None:
         """Say the last word: from now on only --undo takes it back."""
         assert full_rollback.finish_rollback().kind == "full"
+
+
+@pytest.mark.procedure
+@pytest.mark.rollback("release")
+class TestReleaseRollback:
+    """Go back to the previous release, or to a named one, with the database where the two go together.
+
+    Run it when a release turns out to have been a mistake. The application works until code and data change hands,
+    which takes its own stop and start, and a copy of the database where revisions are undone. What was live is kept.
+    """
+
+    def test_server_answers(self, release_rollback: ReleaseRollback) -> None:
+        """The server answers, and the database is there."""
+        assert release_rollback.find_server().system_identifier
+
+    def test_nothing_is_unfinished(self, release_rollback: ReleaseRollback) -> None:
+        """No earlier procedure of this target was left halfway."""
+        release_rollback.require_nothing_unfinished()
+
+    def test_choose_release(self, release_rollback: ReleaseRollback, run: Run) -> None:
+        """There is a release to go back to."""
+        assert release_rollback.choose_release() in release_rollback.layout.names
+        if release_rollback.nothing_to_do:
+            run.plans[release_rollback.target.name] = release_rollback.plan()
+
+    def test_database_goes_with_it(self, release_rollback: ReleaseRollback, run: Run) -> None:
+        """Whether the database must go back with the release is known, and it can; this is the plan."""
+        assert release_rollback.compare_database()
+        run.plans[release_rollback.target.name] = release_rollback.plan()
+
+    def test_nothing_is_in_the_way(self, release_rollback: ReleaseRollback) -> None:
+        """Privileges and room are as the rollback needs them."""
+        assert not any(finding.blocks for finding in release_rollback.examine())
+
+    def test_confirmed(self, release_rollback: ReleaseRollback) -> None:
+        """A protected environment is rolled back only where its target was named."""
+        release_rollback.require_confirmation()
+
+    @pytest.mark.changes
+    def test_take_lock(self, release_rollback: ReleaseRollback) -> None:
+        """No other run is at work on this target."""
+        release_rollback.take_lock().check()
+
+    @pytest.mark.changes
+    def test_take_safety_backup(self, release_rollback: ReleaseRollback) -> None:
+        """What is live is backed up, and that is proven, before anything changes."""
+        assert release_rollback.store.exists(f"{release_rollback.take_safety_backup()}.manifest.json")
+
+    @pytest.mark.changes
+    def test_prepare_database(self, release_rollback: ReleaseRollback) -> None:
+        """Where a backup is to come back, it is built and proven beside the live database."""
+        assert release_rollback.prepare_database()
+
+    @pytest.mark.changes
+    def test_stop_services(self, release_rollback: ReleaseRollback) -> None:
+        """The services are stopped: the outage begins."""
+        release_rollback.stop_services()
+        assert all(service.is_stopped() for service in release_rollback.turnover.services)
+
+    @pytest.mark.changes
+    def test_change_database(self, release_rollback: ReleaseRollback) -> None:
+        """The database stays, or one that goes with the release is live; what was live is kept out of sight."""
+        assert release_rollback.change_database() == release_rollback.how
+
+    @pytest.mark.changes
+    def test_flip(self, release_rollback: ReleaseRollback) -> None:
+        """The link `current` leads to the release, by one rename."""
+        assert release_rollback.flip() == release_rollback.release
+
+    @pytest.mark.changes
+    def test_start_services(self, release_rollback: ReleaseRollback) -> None:
+        """The services are started; that they stay up is seen once people can work again."""
+        assert release_rollback.start_services() == len(release_rollback.turnover.services)
+
+    @pytest.mark.changes
+    def test_application_is_healthy(self, release_rollback: ReleaseRollback) -> None:
+        """The application answers: the outage ends. The services keep running."""
+        assert release_rollback.wait_for_health().total >= 0
+        assert all(service.is_running() for service in release_rollback.turnover.services)
+
+    @pytest.mark.changes
+    def test_application_finds_its_data(self, release_rollback: ReleaseRollback, database: Connection) -> None:
+        """Files, tables, relations and the inventory's own queries are as they must be."""
+        release_rollback.validate()
+        assert database.execute("SELECT current_database()").fetchone() == (release_rollback.target.database.name,)
+
+    @pytest.mark.changes
+    def test_finish(self, release_rollback: ReleaseRollback) -> None:
+        """Say the last word, in the ledger and on the server."""
+        assert release_rollback.releases.look().current == release_rollback.finish().release

@@ -174,6 +174,23 @@ class ValidationSettings:
 
 
 @dataclass(frozen=True)
+class DeploySettings:
+    """How releases are deployed.
+
+    `shared` are paths below a release that lead to those below `shared/`; one that ends in a slash is a folder.
+    `rehearse`: the database's update is tried on a side database first. `database` is what updates it; None where that
+    is to be found out. `hook_timeout` is in seconds; `hooks` are shell commands or pytest files by when they are run.
+    """
+
+    keep_releases: int = 5
+    shared: tuple[str, ...] = ()
+    rehearse: bool = False
+    database: Literal["odoo", "alembic", "none"] | None = None
+    hook_timeout: float = 600.0
+    hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Target:
     """One application of an environment: its database, its files, its services, and the store of its backups.
 
@@ -216,6 +233,7 @@ class Target:
     web_base_url: str | None = None
     neutralize: tuple[str, ...] = ()
     policies: Policies = field(default_factory=Policies)
+    deploy: DeploySettings = field(default_factory=DeploySettings)
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

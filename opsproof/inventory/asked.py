@@ -8,19 +8,23 @@ from __future__ import annotations
 from typing import Literal
 
 from opsproof.inventory.values import (
+    Below,
     Bytes,
     Count,
     Days,
     Deletions,
+    KeptReleases,
     KeyFile,
     Ours,
     PingUrl,
     Recipients,
+    Seconds,
     ServerVersion,
     Share,
     Span,
     TablePatterns,
     Text,
+    Texts,
     Web,
 )
 
@@ -120,3 +124,21 @@ class PingVariables(Ours):
     cleanup: PingUrl | None = None
     recover: PingUrl | None = None
     checks: PingUrl | None = None
+
+
+class DeployVariables(Ours):
+    """The mapping `deploy:`, how releases are deployed."""
+
+    keep_releases: KeptReleases = 5
+    shared: Below = ()
+    rehearse: bool = False
+    database: Literal["odoo", "alembic", "none"] | None = None
+    hook_timeout: Seconds = 600.0
+
+
+class HooksVariables(Ours):
+    """The mapping `hooks:`, what is run on the host in the course of a deploy: shell commands, or pytest files."""
+
+    after_update_code: Texts = ()
+    before_symlink: Texts = ()
+    after_cleanup: Texts = ()

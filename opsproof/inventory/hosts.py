@@ -22,6 +22,7 @@ from opsproof.odoo import OdooConf, default_data_dir, filestore_path, read_odoo_
 from opsproof.target import (
     Connection,
     DatabaseAddress,
+    DeploySettings,
     FilestoreSettings,
     MigrationSettings,
     Query,
@@ -109,6 +110,7 @@ def target_of_host(
         web_base_url=own.web_base_url,
         neutralize=own.neutralize,
         policies=policies_of_host(own, folder),
+        deploy=_deploy(own),
         sources={**sources, **chosen.sources},
     )
     return database, target
@@ -158,6 +160,12 @@ def _validation(own: HostVariables) -> ValidationSettings:
         relations=tuple(Relation(one.child, one.parent) for one in own.validation.relations),
         queries=tuple(Query(one.sql, one.expected) for one in own.validation.queries),
     )
+
+
+def _deploy(own: HostVariables) -> DeploySettings:
+    said = own.deploy
+    hooks = {name: commands for name, commands in own.hooks.model_dump().items() if commands}
+    return DeploySettings(said.keep_releases, said.shared, said.rehearse, said.database, said.hook_timeout, hooks)
 
 
 def is_protected(*names: str) -> bool:

@@ -15,9 +15,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from opsproof.errors import ConfigurationError
 from opsproof.inventory.asked import (
     ArtifactsVariables,
+    DeployVariables,
     DrillVariables,
     EncryptionVariables,
     ExpectVariables,
+    HooksVariables,
     ObjectivesVariables,
     ObjectLockVariables,
     PingVariables,
@@ -159,6 +161,8 @@ class HostVariables(Ours):
     signing: SigningVariables = SigningVariables()
     thresholds: ThresholdsVariables = ThresholdsVariables()
     ping: PingVariables = PingVariables()
+    deploy: DeployVariables = DeployVariables()
+    hooks: HooksVariables = HooksVariables()
     ansible_connection: Text | None = None
     ansible_host: Text | None = None
     ansible_user: Text | None = None

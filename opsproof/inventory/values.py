@@ -107,6 +107,13 @@ def _supervisors(path: str, info: ValidationInfo) -> str:
     return path
 
 
+def _below_a_release(path: str) -> str:
+    words = path.rstrip("/").split("/")
+    if not {"", ".", ".."}.isdisjoint(words) or not path.isprintable():
+        raise ValueError("must be a path below the release, without '..': config/.env, log/")
+    return path
+
+
 def _span(value: object) -> timedelta:
     if not isinstance(value, str):
         raise ValueError(f"must be {SPAN_FORM}")
@@ -195,6 +202,8 @@ Owner = Annotated[str, AfterValidator(_owner)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Span = Annotated[timedelta, BeforeValidator(_span)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
+Below = Annotated[tuple[Annotated[str, AfterValidator(_below_a_release)], ...], BeforeValidator(as_list)]
+KeptReleases = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1_000)]
 Days = Annotated[int, BeforeValidator(_number), Field(ge=1, le=36_500)]
 Bytes = Annotated[int, BeforeValidator(_number), Field(gt=0, le=2**63 - 1)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]

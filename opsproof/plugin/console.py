@@ -14,7 +14,7 @@ from opsproof.journal import Progress
 from opsproof.plugin.run import LOGGER, RUN, Run, without_libpq_variables
 from opsproof.plugin.steps import DRY_RUN, PROGRESSIONS, Progression, is_worker
 from opsproof.procedures.survey import describe_versions
-from opsproof.report import header, summary
+from opsproof.report import deployed, header, summary
 from opsproof.report.quantities import progress_line
 
 # On a terminal one line is rewritten; elsewhere (a CI's log) a line is added now and then.
@@ -151,6 +151,8 @@ def summary_of(run: Run, target: str) -> list[str]:
     def only(known: Mapping[str, Anything]) -> dict[str, Anything]:
         return {target: known[target]} if target in known else {}
 
+    if target in run.deployed:
+        return list(deployed.lines(target, run.deployed[target]))
     results = summary.Results(
         outcomes=only(run.outcomes),
         restored=only(run.restored),

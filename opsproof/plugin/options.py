@@ -25,7 +25,7 @@ from opsproof.plugin.optiontexts import (
 TRUE = {"1", "true", "yes", "on"}
 DEMO = "demo"
 LATEST = "latest"
-ROLLBACKS = ("schema", "data", "full")
+ROLLBACKS = ("schema", "data", "full", "release")
 NAGIOS = pytest.StashKey[bool]()
 
 
@@ -45,7 +45,7 @@ class Options:
         in_place: Whether the live database is replaced itself, for want of room beside it.
         undo: Whether the last restore is taken back.
         role_map: The roles of the backup's server (keys) and those that stand for them here.
-        rollback: What is rolled back: `schema`, `data`, `full`; None where nobody said so.
+        rollback: What is rolled back: `schema`, `data`, `full`, `release`; None where nobody said so.
         names_backup: Whether somebody said which backup.
         revision: Where the schema is to go, as Alembic's command line takes it.
         data_loss: Whether a rollback may lose data.
@@ -57,6 +57,9 @@ class Options:
         deep: Whether what is checked is read, or restored, to the last byte.
         metrics_file: Where the run's figures are written for Prometheus.
         nagios: Whether the answer is one line and an exit status as monitoring plugins have them.
+        release: What is deployed: a folder, an archive, or a git repository with a ref; None where nobody said so.
+        to_release: The release to go back to, by its name; None for the previous one.
+        reuse_backup: How old a verified backup may be to stand for the one before a deploy; None takes one.
     """
 
     environment: str
@@ -89,6 +92,9 @@ class Options:
     deep: bool = False
     metrics_file: Path | None = None
     nagios: bool = False
+    release: str | None = None
+    to_release: str | None = None
+    reuse_backup: timedelta | None = None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -180,6 +186,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--metrics-file",
         metavar="FILE",
         help="write the run's figures for Prometheus: a file NAME.prom in node_exporter's textfile folder",
+    )
+    group.addoption(
+        "--release",
+        metavar="SOURCE",
+        help="deploy this: a folder, an archive (.tar, .tar.gz, .zip), or a git repository with a ref, URL#REF",
+    )
+    group.addoption(
+        "--reuse-backup",
+        metavar="SPAN",
+        help="deploy: a verified backup that is not older, as in 10m, stands for the one that is taken before",
+    )
+    group.addoption(
+        "--to-release", metavar="NAME", help="with --type=release: go back to this release instead of the previous one"
     )
     group.addoption(
         "--report-html",
@@ -284,4 +303,7 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
         deep=config.getoption("--deep"),
         metrics_file=read_file("--metrics-file", config.getoption("--metrics-file")),
         nagios=_take_nagios(config),
+        release=config.getoption("--release"),
+        to_release=config.getoption("--to-release"),
+        reuse_backup=read_span("--reuse-backup", config.getoption("--reuse-backup")),
     )

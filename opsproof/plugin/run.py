@@ -24,6 +24,7 @@ from opsproof.plugin.options import DEMO, Options, read_options
 from opsproof.plugin.redaction import redacted_records
 from opsproof.plugin.startup import reading_of
 from opsproof.procedures.backup import Outcome
+from opsproof.procedures.deploying import DeployOutcome
 from opsproof.procedures.drilled import DrillOutcome
 from opsproof.procedures.restore import RestoreOutcome
 from opsproof.procedures.rolledback import RollbackOutcome
@@ -49,8 +50,8 @@ LOGGER = "opsproof"
 class Run:
     """What lasts as long as the session.
 
-    `outcomes`, `restored`, `rolled_back`, `recovered`, `cleaned`, `drilled` and `plans` are what the terminal summary
-    shows of each target; `told`, the lines that the workers of a fleet have made of theirs.
+    `outcomes`, `restored`, `rolled_back`, `deployed`, `recovered`, `cleaned`, `drilled` and `plans` are what the
+    terminal summary shows of each target; `told`, the lines that the workers of a fleet have made of theirs.
     """
 
     options: Options
@@ -64,6 +65,7 @@ class Run:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     restored: dict[str, RestoreOutcome] = field(default_factory=dict)
     rolled_back: dict[str, RollbackOutcome] = field(default_factory=dict)
+    deployed: dict[str, DeployOutcome] = field(default_factory=dict)
     recovered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cleaned: dict[str, tuple[str, ...]] = field(default_factory=dict)
     drilled: dict[str, DrillOutcome] = field(default_factory=dict)

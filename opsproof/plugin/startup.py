@@ -25,6 +25,7 @@ MODULES = (
     "opsproof.plugin.fixtures",
     "opsproof.plugin.checking",
     "opsproof.plugin.rollbacks",
+    "opsproof.plugin.deploys",
     "opsproof.plugin.cleanups",
     "opsproof.plugin.verifications",
     "opsproof.plugin.drills",

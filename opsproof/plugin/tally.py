@@ -28,6 +28,7 @@ from opsproof.plugin.steps import (
     steps_of,
 )
 from opsproof.procedures.backup import Backup, Outcome
+from opsproof.procedures.deploying import DeployOutcome
 from opsproof.procedures.restore import RestoreOutcome
 from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.target import Target
@@ -226,6 +227,6 @@ def _figures(item: pytest.Item, run: Run) -> dict[str, Any]:
         for outcome in (getattr(value, "outcome", None), getattr(value, "rolled_back", None)):
             if isinstance(outcome, Outcome) and isinstance(value, Backup):
                 figures |= {"taken": value.manifest.taken.timestamp(), "bytes": outcome.bytes}
-            elif isinstance(outcome, RestoreOutcome | RollbackOutcome):
+            elif isinstance(outcome, RestoreOutcome | RollbackOutcome | DeployOutcome):
                 figures |= {"outage": outcome.outage.total, "is_restore": isinstance(outcome, RestoreOutcome)}
     return figures

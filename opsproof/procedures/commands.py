@@ -27,6 +27,11 @@ def rollback_command(target: Target, kind: str) -> str:
     return f"pytest actions/test_rollback.py {_options(target)} --type={kind}"
 
 
+def release_command(target: Target, release: str = "") -> str:
+    """Return what goes back to a release; to the previous one where none is named."""
+    return rollback_command(target, "release") + (f" --to-release={shlex.quote(release)}" if release else "")
+
+
 def restore_command(target: Target, backup: str) -> str:
     """Return what brings back a backup, by its id."""
     return f"pytest actions/test_restore.py {_options(target)} --backup={shlex.quote(backup)}"

@@ -9,6 +9,7 @@ from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.exchange import Exchange, explain_failed_undo
 from opsproof.procedures.migrating import bring_copy_back, keep_copy, mark_time, was_migrated
+from opsproof.procedures.releaseending import end_turnover, is_of_a_release
 from opsproof.procedures.safety import restore_safety_backup
 from opsproof.procedures.staging import StagedFiles
 from opsproof.procedures.undoing import UNDO, to_undo
@@ -51,6 +52,8 @@ class Ending:
         # In place, whatever the stage: the old database is only in its safety backup.
         in_place = bool(intent.safety) and not intent.parked and intent.stage not in ("swapped", "kept")
         try:
+            if is_of_a_release(intent):
+                return end_turnover(self.target, self.store, self.journal, intent)
             return endings.get("in place" if in_place else intent.stage, self._undo_build)(intent)
         except OpsproofError as error:
             raise explain_failed_undo(self.target, intent, error) from error

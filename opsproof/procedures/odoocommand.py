@@ -41,7 +41,7 @@ def read_own_statements(target: Target, host: Host, database: str, version: str)
         return "", "no odoo on the host's PATH; `odoo_bin` names one"
     command, environ = [program, "neutralize", "--stdout", "-d", database], {}
     if target.odoo_conf is not None:
-        host = host.as_user(_account_of(target, host))
+        host = host.as_user(account_of(target, host))
         command += ["-c", target.odoo_conf]
     else:
         address = target.database
@@ -64,7 +64,7 @@ def read_own_statements(target: Target, host: Host, database: str, version: str)
     return statements, ""
 
 
-def _account_of(target: Target, host: Host) -> str:
+def account_of(target: Target, host: Host) -> str:
     """Return Odoo's own account, for by its socket PostgreSQL lets in nobody else; empty where nobody knows it."""
     if target.service_user is not None:
         return target.service_user

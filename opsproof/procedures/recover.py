@@ -18,8 +18,10 @@ from opsproof.errors import ConfigurationError, OpsproofError, ProofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
+from opsproof.procedures.deploying import releases_of
 from opsproof.procedures.ending import Ending
 from opsproof.procedures.leftovers import clear_leftovers
+from opsproof.procedures.releaseending import is_of_a_release, plan_of
 from opsproof.procedures.undoing import UNDO
 from opsproof.procedures.unfinished import drop_abandoned_scratch, find_orphans, find_unfinished
 from opsproof.procedures.workspace import remove_abandoned
@@ -106,6 +108,8 @@ class Recover:
         if self.unfinished is None:
             return ["look whether the live database, its files and its services are as they must be"]
         _, one = self.unfinished
+        if is_of_a_release(one):
+            return plan_of(one)
         put_aside = f"{'keep' if UNDO in one.options else 'drop'} {one.side!r}; {one.live!r} is as it was"
         plans = {
             "building": [put_aside],
@@ -221,6 +225,10 @@ class Recover:
             done = [f"{one} is removed" for one in clear_leftovers(self.target, filestore, self.store)]
             if settings:
                 done += [f"{path} is removed" for path in self._remove_unfinished(settings.path)]
+            if self.target.deploy_folder:
+                releases = releases_of(self.target)
+                with releases.held():
+                    done += [f"release {one} is removed" for one in releases.clear_unfinished()]
         except OpsproofError as error:
             self.journal.warn(f"what a killed run may have left stays: {error}")
             return []

@@ -12,7 +12,7 @@ from pathlib import Path
 from opsproof.archive.catalogue import sidecar_name
 from opsproof.archive.choosing import Choice
 from opsproof.archive.fetching import fetch
-from opsproof.archive.manifest import DatabaseRecord, read_sidecar
+from opsproof.archive.manifest import DatabaseRecord, Kind, read_sidecar
 from opsproof.archive.opening import open_backup
 from opsproof.archive.reading import OpenedBackup
 from opsproof.archive.signature import require_authentic
@@ -35,13 +35,19 @@ from opsproof.system.swap import swap
 from opsproof.target import Target
 
 
-def take_safety_backup(target: Target, store: Store, journal: Journal) -> Outcome:
+def take_safety_backup(target: Target, store: Store, journal: Journal, kind: Kind = "safety") -> Outcome:
     """Take a backup of what is live, with all of its proof, for a procedure that holds the target's lock.
+
+    Args:
+        target: Whose.
+        store: Where to.
+        journal: What happened.
+        kind: Why it is taken.
 
     Raises:
         OpsproofError: A step failed; nothing of it is left.
     """
-    backup = Backup(target, store, journal, kind="safety", locked=True)
+    backup = Backup(target, store, journal, kind=kind, locked=True)
     steps: tuple[Callable[[], object], ...] = (
         backup.find_database,
         backup.find_clients,

@@ -32,6 +32,16 @@ class Serving:
         self._journal = journal
         self._launched: list[tuple[Service, Launched]] = []
 
+    def hasten(self) -> None:
+        """Let their managers be ready before the outage begins; `relax` is to follow."""
+        for service in self.services:
+            service.hasten()
+
+    def relax(self) -> None:
+        """Take that back."""
+        for service in self.services:
+            service.relax()
+
     def stop(self) -> None:
         """Stop them all.
 

@@ -30,7 +30,7 @@ def find_ini(host: Host, target: Target) -> PurePosixPath:
     folders = [f"{target.deploy_folder}/current", target.deploy_folder] if target.deploy_folder else []
     folders += [str(Path.cwd())] if host.is_local else []
     for folder in folders:
-        found = _inis_in(host, folder)
+        found = inis_in(host, folder)
         if len(found) == 1:
             return PurePosixPath(found[0])
         if found:
@@ -51,7 +51,12 @@ def find_ini(host: Host, target: Target) -> PurePosixPath:
     )
 
 
-def _inis_in(host: Host, folder: str) -> list[str]:
+def inis_in(host: Host, folder: str) -> list[str]:
+    """Return the one alembic.ini of a folder, or those of the folders right below it.
+
+    Raises:
+        HostError: The host cannot be reached.
+    """
     return host.run("sh", "-c", _LOOK, folder, INI).stdout.splitlines()
 
 

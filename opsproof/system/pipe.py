@@ -74,19 +74,19 @@ class Pipe:
                 self.write(said)
             ending.pop_all()
 
-    def read(self, size: int = READ_BYTES) -> bytes:
+    def read(self, size: int = READ_BYTES, stall: float = STALL_SECONDS) -> bytes:
         """Return what the command prints next, at most `size` bytes; empty at its end.
 
         Raises:
-            CommandTimeout: It printed nothing for 15 minutes; it was killed.
+            CommandTimeout: It printed nothing for `stall` seconds, by default 15 minutes; it was killed.
         """
         stdout = self._process.stdout
         if stdout is None:
             return b""
-        if not select.select([stdout], [], [], STALL_SECONDS)[0]:
+        if not select.select([stdout], [], [], stall)[0]:
             self.kill()
             raise CommandTimeout(
-                f"{self.name} printed nothing for {STALL_SECONDS:.0f} seconds",
+                f"{self.name} printed nothing for {stall:.0f} seconds",
                 found=self.stderr,
                 kept="it was killed",
             )

@@ -86,6 +86,8 @@ class Service:
         self.label = label or name
         self._manager = manager
         self._user = user
+        # By our own doing: nothing is on its way then that a start would have to wait for.
+        self._is_down = False
 
     def status(self) -> Status:
         """Return how it does.
@@ -127,6 +129,7 @@ class Service:
         status = self._wait_while("stopping", began + timeout)
         if status.phase != "stopped":
             raise self._failure("stop", "down", status, told, late=time.monotonic() >= began + timeout)
+        self._is_down = True
         return time.monotonic() - began
 
     def start(self, timeout: float = 60.0) -> float:
@@ -157,10 +160,11 @@ class Service:
         """
         began = time.monotonic()
         # A stop that was interrupted goes on in the manager, which refuses a start meanwhile.
-        if self._wait_while("stopping", began + timeout).phase == "starting":
+        if not self._is_down and self._wait_while("stopping", began + timeout).phase == "starting":
             # So does a start, after which there is nothing left to ask for.
             self._wait_while("starting", began + timeout)
         asked = time.monotonic()
+        self._is_down = False
         told = self._ask("start", max(began + timeout - asked, 1.0))
         first = self.status()
         if first.phase != "running":
@@ -185,6 +189,16 @@ class Service:
         if second.pids != first.pids:
             restarted = f"it ended right after its start and was started again: process {_pids(first)}, {_pids(second)}"
             raise self._failure("start", "still running as the same process", second, restarted, late=False)
+
+    def hasten(self) -> None:
+        """Let its manager be ready for what it is asked next; `relax` is to follow."""
+        if isinstance(self._manager, Supervisor):
+            self._manager.hasten()
+
+    def relax(self) -> None:
+        """Take that back."""
+        if isinstance(self._manager, Supervisor):
+            self._manager.relax()
 
     def owner(self) -> str | None:
         """Return the user that it runs as: the inventory's `service_user`, else what the manager knows, else None.

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from opsproof.errors import HostError, ProgramMissing
+from opsproof.errors import CommandTimeout, HostError, ProgramMissing
 from opsproof.system.host import Host
 from opsproof.system.servicestatus import Boot, History, Phase, Status, combine, seconds_up, user_of_process
+from opsproof.system.supervisorsession import SupervisorSession
 
 _ASK_SECONDS = 30.0
 _LOG_BYTES = 4000
@@ -35,6 +37,7 @@ _AVAILABLE = re.compile(r"^(\S+)\s+in use\s+(auto|manual)\b", re.MULTILINE)
 _UNREACHABLE = re.compile(r"^(?:unix|https?)://.* (?:no such file|refused connection)", re.MULTILINE)
 _DENIED = re.compile(r"^error: .*Permission ?(?:denied|Error)|requires authentication", re.MULTILINE)
 _NOT_CONFIGURED = re.compile(r"could not (?:find|read) config file|No config file found|\.ini file does not include")
+_HASTENED = ("status", "stop", "start")
 
 
 class Supervisor:
@@ -51,6 +54,19 @@ class Supervisor:
     def __init__(self, host: Host, conf: str | None = None) -> None:
         self._host = host
         self._conf = conf
+        self._session: SupervisorSession | None = None
+
+    def hasten(self) -> None:
+        """Keep a supervisorctl open for what is asked from now on; where none stays open, each call has its own."""
+        if self._session is None:
+            with suppress(HostError):
+                self._session = SupervisorSession(self._host, self._command(), _ASK_SECONDS)
+
+    def relax(self) -> None:
+        """End the supervisorctl that `hasten` has opened."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def status(self, service: str) -> Status:
         """Return how a program, `group:program` or a whole group (`group:*`) does.
@@ -145,11 +161,21 @@ class Supervisor:
 
     def _run(self, service: str, *words: str, timeout: float = _ASK_SECONDS, explain: bool = True) -> str:
         """Run supervisorctl; with `explain`, an answer that is no answer is raised, for a log may say anything."""
-        done = self._host.run(*self._command(), *words, timeout=timeout, accept=_ANY_STATUS)
-        text = f"{done.stdout}\n{done.stderr}".strip()
+        text = self._say(*words, timeout=timeout)
         if explain:
             self._explain(service, text)
         return text
+
+    def _say(self, *words: str, timeout: float) -> str:
+        if self._session is not None and words[0] in _HASTENED:
+            try:
+                return self._session.ask(*words, timeout=timeout)
+            except HostError as error:
+                self.relax()
+                if isinstance(error, CommandTimeout):
+                    raise
+        done = self._host.run(*self._command(), *words, timeout=timeout, accept=_ANY_STATUS)
+        return f"{done.stdout}\n{done.stderr}".strip()
 
     def _command(self) -> tuple[str, ...]:
         program = self._host.find_program("supervisorctl")

@@ -185,7 +185,7 @@ def test_what_is_commented_out_in_the_example_is_valid_too(
         "backup_dir", "ansible_host", "ansible_user", "ansible_port", "ansible_become_user",
         "ansible_ssh_private_key_file", "ansible_ssh_common_args",
     }  # fmt: skip
-    assert len(MAPPINGS) == 11
+    assert len(MAPPINGS) == 13
     for mapping in MAPPINGS[1:]:
         assert set(mapping.model_fields) <= uncommented, mapping
 

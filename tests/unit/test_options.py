@@ -173,3 +173,12 @@ def test_a_role_is_mapped_once() -> None:
     with pytest.raises(ConfigurationError, match="two things of the role a") as caught:
         read("--map-role=a=b", "--map-role=a=c")
     assert caught.value.found == "b and c"
+
+
+def test_what_a_deploy_is_told() -> None:
+    said = read("--release=dist/app.zip", "--reuse-backup=10m", "--to-release=20260131020000", "--type=release")
+    assert (said.release, said.reuse_backup) == ("dist/app.zip", timedelta(minutes=10))
+    assert (said.to_release, said.rollback) == ("20260131020000", "release")
+    assert (read().release, read().reuse_backup, read().to_release) == (None, None, None)
+    with pytest.raises(ConfigurationError, match="--reuse-backup='ten' is no span"):
+        read("--reuse-backup=ten")

@@ -1,0 +1,160 @@
+"""Odoo's part of a deploy: which modules differ, and their update in a copy of the database, by a stand-in for Odoo."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from opsproof.errors import CommandFailed, ProofError
+from opsproof.journal import Journal, Redactor
+from opsproof.procedures.deploy import Deploy
+from opsproof.procedures.deploying import DeployRequest
+from opsproof.procedures.odooupdating import modules_of
+from opsproof.system.releasepackage import PackedFile
+from opsproof.system.store import open_store
+from opsproof.target import DeploySettings, DirectoryStoreSettings, FilestoreSettings, Target
+from tests.lab.application import Application, running_application
+from tests.lab.deployable import STEPS
+from tests.lab.postgres_server import PostgresServer
+
+# It does what Odoo does with -u: it runs the modules' code on the database that -d names, and says what it has read.
+ODOO = f"""#!{sys.executable}
+import configparser, json, pathlib, sys
+import psycopg
+words = dict(zip(sys.argv[1:], sys.argv[2:]))
+name, modules = words["-d"], words["-u"].split(",")
+conf = configparser.RawConfigParser()
+conf.read(words["-c"])
+options = dict(conf.items("options"))
+addons = [one for one in sys.argv if one.startswith("--addons-path=")][0].partition("=")[2]
+if (pathlib.Path(addons) / "fails").exists():
+    sys.exit("a view is broken")
+with psycopg.connect(host=options["db_host"], port=options["db_port"], user=options["db_user"],
+                     password=options["db_password"], dbname=name) as connection:
+    for module in modules:
+        text = (pathlib.Path(addons) / module / "__manifest__.py").read_text()
+        version, state = eval(text)["version"], "installed" if "stuck" not in text else "to upgrade"
+        connection.execute("UPDATE ir_module_module SET latest_version = %s, state = %s WHERE name = %s",
+                           (version, state, module))
+files = pathlib.Path(options["data_dir"]) / "filestore" / name
+(files / "checklist" / "touched").write_text(json.dumps(sys.argv[1:]))
+"""
+VERSIONS = "SELECT name, latest_version FROM ir_module_module WHERE state = 'installed' ORDER BY 1"
+
+
+def manifest(version: str, more: str = "") -> str:
+    return f"{{'name': 'Sale', 'version': {version!r}}}  # {more}\n"
+
+
+def test_a_module_is_another_when_any_of_its_files_is() -> None:
+    files = {
+        "addons/sale/__manifest__.py": PackedFile("a"),
+        "addons/sale/models/order.py": PackedFile("b"),
+        "addons/stock/__openerp__.py": PackedFile("c"),
+        "README": PackedFile("d"),
+    }
+    first = modules_of(files)
+    assert set(first) == {"sale", "stock"}
+    second = modules_of({**files, "addons/sale/models/order.py": PackedFile("e"), "README": PackedFile("f")})
+    assert {name for name in first if first[name] != second[name]} == {"sale"}
+    compiled = {**files, "addons/sale/__pycache__/order.pyc": PackedFile("g")}
+    assert modules_of(compiled) == first
+
+
+@pytest.fixture
+def shop(wheel_postgres: PostgresServer, tmp_path: Path) -> Iterator[Application]:
+    with running_application(wheel_postgres, tmp_path, attachments=3) as shop:
+        current = tmp_path / "srv" / "current"
+        with shop.odoo_conf.open("a") as conf:
+            conf.write(f"addons_path = {current}/addons\n")
+        with wheel_postgres.connect() as connection:
+            connection.execute(f'ALTER ROLE "{shop.role}" CREATEDB'.encode())
+        yield shop
+        with wheel_postgres.connect() as connection:
+            parked = connection.execute(
+                "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (f"{shop.name}__",)
+            ).fetchall()
+        for (name,) in parked:
+            wheel_postgres.drop_database(name)
+
+
+def target_of(shop: Application, tmp_path: Path) -> Target:
+    program = tmp_path / "odoo-bin"
+    program.write_text(textwrap.dedent(ODOO))
+    program.chmod(0o755)
+    (tmp_path / "srv").mkdir(exist_ok=True)
+    return Target(
+        name="shop",
+        environment="staging",
+        database=shop.address,
+        store=DirectoryStoreSettings(tmp_path / "store"),
+        customer="",
+        filestore=FilestoreSettings(PurePosixPath(shop.filestore), True, "the test"),
+        odoo_conf=str(shop.odoo_conf),
+        odoo_bin=str(program),
+        deploy_folder=str(tmp_path / "srv"),
+        pg_bindir=str(shop.server.bindir),
+        deploy=DeploySettings(database="odoo"),
+    )
+
+
+def write_release(tmp_path: Path, version: str, *, stuck: bool = False, fails: bool = False) -> str:
+    source = tmp_path / f"release-{version}"
+    for module in ("sale", "stock", "base"):
+        (source / "addons" / module).mkdir(parents=True)
+        own = manifest(version, "stuck" if stuck else "") if module == "sale" else manifest("14.0.1.0")
+        (source / "addons" / module / "__manifest__.py").write_text(own)
+    if fails:
+        (source / "addons" / "fails").write_text("")
+    return str(source)
+
+
+def deploy(target: Target, release: str) -> Deploy:
+    procedure = Deploy(target, open_store(target.store, ""), Journal(None, Redactor()), DeployRequest(release))
+    try:
+        for _, step in STEPS:
+            step(procedure)
+        procedure.keep()
+    finally:
+        procedure.close()
+    return procedure
+
+
+def versions(shop: Application) -> dict[str, str]:
+    with shop.connect() as connection:
+        return {str(name): str(version) for name, version in connection.execute(VERSIONS.encode()).fetchall()}
+
+
+def test_the_installed_modules_that_differ_are_updated_in_a_copy(shop: Application, tmp_path: Path) -> None:
+    target = target_of(shop, tmp_path)
+    # Nothing is live that the first one could be compared with: all that is installed is updated, but not stock.
+    first = deploy(target, write_release(tmp_path, "14.0.1.1"))
+    assert first.pending == ("base", "sale")
+    second = deploy(target, write_release(tmp_path, "14.0.2.0"))
+    assert second.pending == ("sale",)
+    assert versions(shop) == {"base": "14.0.1.0", "sale": "14.0.2.0"}
+    # Odoo has worked on the copy, by the code of the new release, and found the live one's files.
+    touched = (shop.filestore / "checklist" / "touched").read_text()
+    assert second.turnover.intent.side in touched
+    assert f"--addons-path={second.releases.path(second.release)}/addons" in touched
+    assert [one.name for one in shop.filestore.parent.iterdir()] == [shop.name]
+    # The very same modules in another release: nothing is updated.
+    third = deploy(target, str(tmp_path / "release-14.0.2.0"))
+    assert third.pending == ()
+    assert not third.turnover.has_swapped
+
+
+@pytest.mark.parametrize("how", ["stuck", "fails"])
+def test_an_update_that_fails_changes_nothing(shop: Application, tmp_path: Path, how: str) -> None:
+    target, before = target_of(shop, tmp_path), versions(shop)
+    release = write_release(tmp_path, "14.0.1.1", stuck=how == "stuck", fails=how == "fails")
+    with pytest.raises(ProofError if how == "stuck" else CommandFailed) as caught:
+        deploy(target, release)
+    assert ("sale: to upgrade" if how == "stuck" else "a view is broken") in caught.value.found
+    assert versions(shop) == before
+    assert [one.name for one in shop.filestore.parent.iterdir()] == [shop.name]
+    assert not (tmp_path / "srv" / "current").is_symlink()
