@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from opsproof.archive.manifest import Sidecar, read_sidecar
+from opsproof.chain import find_fault_of_signature
 from tests.lab.action_run import REPOSITORY, ActionRun, Project, make_project
 from tests.lab.bucket import Bucket
 from tests.lab.fault_proxy import Fault, running_proxy
@@ -124,6 +125,14 @@ def test_nothing_of_a_row_or_a_file_is_in_the_store(sealed: Sealed) -> None:
     assert backup.opened_bytes == len(sealed.keys[1].decrypt(bundle)) < backup.bytes == len(bundle)
     assert f"age -d -i key.txt {backup.id}.zip.age > {backup.id}.zip" == backup.open_with
     assert backup.open_with in members.read("RESTORE.txt").decode()
+
+
+def test_the_journal_beside_it_is_signed_too(sealed: Sealed) -> None:
+    journals = sealed.bucket.journals()
+    (name,) = (one for one in journals if one.startswith("backup_") and f"{one}.sig" in journals)
+    data, public = journals[name], sealed.signing.public.read_bytes()
+    assert find_fault_of_signature(data, journals[f"{name}.sig"], public) == ""
+    assert find_fault_of_signature(data[:-1], journals[f"{name}.sig"], public) != ""
 
 
 @pytest.mark.parametrize("which", [0, 1])
