@@ -23,7 +23,7 @@ from opsproof.inspection.attachments import Attachments, check_attachments
 from opsproof.inspection.looking import Unanswered
 from opsproof.inspection.objectives import RecoveryPoint, RecoveryTime, measure_point, require_objectives
 from opsproof.inspection.restored import read_contents
-from opsproof.inspection.structure import Sound, check_structure
+from opsproof.inspection.structure import Sound
 from opsproof.inspection.validation import Validated, find_orphans, validate
 from opsproof.journal import Journal
 from opsproof.policies import Objectives
@@ -41,7 +41,7 @@ from opsproof.system.filestore import Filestore
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import Connection, connect
 from opsproof.system.store import Store
-from opsproof.target import Target
+from opsproof.target import Target, ValidationSettings
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Drill(Rebuilding):
         """
         with self._judged("validation"), self.journal.phase("checks"), connect(self.copy.database) as connection:
             # What did not hold when the backup was taken is no fault of the restore: it is told.
-            orphans = find_orphans(connection)
-            validated = validate(connection, self.target.validation, orphans)
-            self._checks.append(
-                f"{validated.tables:,} tables, {validated.relations:,} relations, {validated.queries:,} queries hold"
-            )
+            orphans = find_orphans(connection, unproven=True)
+            validated = validate(connection, self.target.validation, foreign_keys=False)
+            if self.target.validation != ValidationSettings():
+                tables, relations, queries = validated.tables, validated.relations, validated.queries
+                self._checks.append(f"{tables:,} tables, {relations:,} relations, {queries:,} queries hold")
             self._unverified += [f"{one} (as in the backup)" for one in sorted(orphans)]
             found = self._check_files(connection)
             if found is not None:
@@ -105,8 +105,8 @@ class Drill(Rebuilding):
         Raises:
             DatabaseError: One is not sound.
         """
-        with self._judged("validation"), self.journal.phase("amcheck"), connect(self.copy.database) as connection:
-            sound = check_structure(connection)
+        with self._judged("validation"), self.journal.phase("amcheck"):
+            sound = self.soundness()
         if sound.unverified:
             self._unverified.append(sound.unverified)
         else:
@@ -196,7 +196,7 @@ class Drill(Rebuilding):
             DatabaseError: The scratch database cannot be dropped.
             FilestoreError: Its files cannot be removed.
         """
-        self._undo.pop_all().close()
+        self._remove_copy()
         found = self._look_at_served()
         if (found.database, found.files) != (self.served.database, self.served.files):
             self._statuses["validation"], self._why = "broken", "what is live has changed meanwhile"

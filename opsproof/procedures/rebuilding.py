@@ -5,7 +5,11 @@ Each public method is a step of `actions/test_drill.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
 from opsproof.inspection.restored import Proof
+from opsproof.inspection.structure import Sound, checking_structure
 from opsproof.journal import Journal
 from opsproof.procedures.building import SideDatabase
 from opsproof.procedures.drilling import Drilling, DrillRequest
@@ -32,6 +36,7 @@ class Rebuilding(Drilling):
     proof: Proof
     lock: Lock
     side: SideDatabase
+    soundness: Callable[[], Sound]
     procedure = "drill"
 
     def __init__(self, target: Target, store: Store, journal: Journal, request: Request, wish: DrillRequest) -> None:
@@ -40,6 +45,8 @@ class Rebuilding(Drilling):
         self._unverified: list[str] = []
         self._identity = ""
         self._rows: dict[str, tuple[int, int]] = {}
+        self._aside = ThreadPoolExecutor(1, "opsproof removal")
+        self._removal: Future[None] | None = None
 
     def take_lock(self) -> Lock:
         """Keep other runs off this target, and remove what a killed drill has left.
@@ -48,6 +55,7 @@ class Rebuilding(Drilling):
             DatabaseError: Another run is at work on it.
             FilestoreError: A folder cannot be removed.
         """
+        self._undo.enter_context(self._aside)
         self.lock = self._undo.enter_context(hold_lock(self.target.database, self.procedure))
         for name in drop_abandoned(self.target.database):
             self.journal.warn(f"An earlier drill was killed and left {name!r}: dropped")
@@ -66,6 +74,7 @@ class Rebuilding(Drilling):
             DumpError: A statement of the dump failed.
         """
         self.lock.check()
+        self._undo.callback(self._remove_files)
         with self._judged("restore"):
             self.side = self._undo.enter_context(
                 scratch_database(self.clients, self.name, self.backup, self.facts, self.journal, self.request.roles)
@@ -84,6 +93,8 @@ class Rebuilding(Drilling):
         """
         with self._judged("restore"):
             self.proof = self.side.prove(self.backup, self.dump, self.request.roles)
+        # Nobody needs it any more, and to remove a big file takes its time.
+        self._aside.submit(self.unpacked.unlink)
         self._unverified += [*self.backup.unverified, *self.proof.unverified]
         biggest = sorted(self.backup.tables(), key=lambda one: (-one.rows, one.table))[:MOST_TABLES]
         # As many as the backup says: that is what was just proven.
@@ -104,23 +115,35 @@ class Rebuilding(Drilling):
         return done
 
     def bring_files(self) -> FilesAdded:
-        """Bring the files back, beside the live ones.
+        """Bring the files back, beside the live ones; amcheck begins to look through the database meanwhile.
 
         Raises:
             FilestoreError: They cannot be written.
             ArchiveError: One is not what was backed up.
         """
         self.lock.check()
-        filestore, copied = self.target.filestore, self.copy.filestore
+        # That every row is in every index was so a moment ago, when the server built them.
+        self.soundness = self._undo.enter_context(checking_structure(self.copy.database, rows=False))
+        copied = self.copy.filestore
         with self._judged("restore"), self.journal.phase("files"):
-            if filestore is not None and copied is not None:
-                self._undo.callback(remove_scratch_folder, self.host, filestore, self.name)
-                if self._has_files and not self.backup.files_count:
-                    # An empty folder: the rows may name files all the same.
-                    self.host.run("mkdir", "--", str(copied.path))
-            added = self._files.add(self.backup, None)
+            if copied is not None and self._has_files and not self.backup.files_count:
+                # An empty folder, where the rows may name files all the same.
+                self.host.run("mkdir", "--", str(copied.path))
+            added = self._files.add(self.backup, None, lasting=False)
         self._statuses["restore"] = "passed"
         return added
+
+    def _remove_copy(self) -> None:
+        """Remove the database, and its files meanwhile; then everything else that was begun."""
+        if self.target.filestore is not None:
+            self._removal = self._aside.submit(remove_scratch_folder, self.host, self.target.filestore, self.name)
+        self._undo.pop_all().close()
+
+    def _remove_files(self) -> None:
+        if self._removal is not None:
+            self._removal.result()
+        elif self.target.filestore is not None:
+            remove_scratch_folder(self.host, self.target.filestore, self.name)
 
     @property
     def _has_files(self) -> bool:
