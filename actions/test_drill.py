@@ -69,7 +69,7 @@ class TestDrill:
     @pytest.mark.changes
     def test_bring_files(self, drill: Drill) -> None:
         """Every file of the backup is in the scratch folder, with its bytes."""
-        assert drill.target.filestore is None or drill.bring_files().added == drill.backup.files_count
+        assert drill.bring_files().added == (drill.backup.files_count if drill.target.filestore else 0)
 
     @pytest.mark.changes
     def test_data_holds(self, drill: Drill) -> None:
@@ -96,8 +96,9 @@ class TestDrill:
         """The restore took no longer than the RTO, and no more would be lost than the RPO allows."""
         time, point = drill.meet_objectives()
         record_property("rto_seconds", round(time.measured, 1))
-        record_property("rpo_seconds", round(point.age))
-        record_property("widest_gap_seconds", round(point.widest_gap))
+        if point.age is not None and point.widest_gap is not None:
+            record_property("rpo_seconds", round(point.age))
+            record_property("widest_gap_seconds", round(point.widest_gap))
 
     @pytest.mark.changes
     def test_nothing_is_left(self, drill: Drill) -> None:

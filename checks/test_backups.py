@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from opsproof.archive.drills import History
 from opsproof.archive.recent import Stock
-from opsproof.inspection.backups import check_age, check_damage, check_size, check_verified
+from opsproof.inspection.backups import check_age, check_damage, check_restore_time, check_size, check_verified
+from opsproof.plugin.checking import Note
 from opsproof.procedures.verify import DRY_RUN, Verification, Verify, require_passed
 from opsproof.target import Target
 
@@ -36,9 +38,19 @@ class TestBackups:
         """No backup was found damaged that is newer than the newest whole one."""
         check_damage(stock, target.environment)
 
-    def test_restore_is_fast_enough(self, target: Target) -> None:
+    def test_restore_is_fast_enough(self, target: Target, drills: History, note: Note) -> None:
         """The last drill's restore took no longer than the recovery time objective."""
-        pytest.skip(f"no drill of {target.name} was recorded: there is nothing to hold against objectives: rto")
+        rto = target.policies.objectives.rto
+        if rto is None:
+            pytest.skip(f"the inventory has no objective of {target.name}: objectives: {{rto: 4h}}")
+        for fault in drills.faults:
+            note("does not count", fault)
+        last = next((one for one in reversed(drills.drills) if one.rto is not None), None)
+        if last is None or last.rto is None:
+            pytest.skip(
+                f"no drill of {target.name} was recorded: pytest actions/test_drill.py --env={target.environment}"
+            )
+        check_restore_time(last.rto, rto, last.ended, target.environment)
 
 
 class TestVerification:

@@ -67,6 +67,16 @@ class Retention:
         """Tell whether anything says which backups are kept."""
         return self.within is not None or any((self.last, self.daily, self.weekly, self.monthly, self.yearly))
 
+    @property
+    def dense_for(self) -> timedelta | None:
+        """Return how far back every day's backup is still there; None where that ends with the oldest one.
+
+        What weekly, monthly and yearly rules keep has gaps that no backup ever had.
+        """
+        if not any((self.weekly, self.monthly, self.yearly)):
+            return None
+        return max(self.within or timedelta(), timedelta(days=max(1, self.daily)))
+
 
 @dataclass(frozen=True)
 class Artifacts:

@@ -81,6 +81,25 @@ def unsealing(
     return Flow(lambda source, sink: pyrage.decrypt_io(source, sink, keys), receiver, explain, gather)
 
 
+def unseal(data: bytes, identities: Identities, location: str) -> bytes:
+    """Return something small, decrypted.
+
+    Args:
+        data: All of it.
+        identities: Any of them may open it.
+        location: What it is, for errors.
+
+    Raises:
+        ArchiveError: There is no key, none of them opens it, or it was damaged.
+        ConfigurationError: The library is not installed.
+    """
+    require_key(identities, location, ())
+    opened = bytearray()
+    with flowing(unsealing(identities, opened.extend, location)) as flow:
+        flow.write(data)
+    return bytes(opened)
+
+
 def open_beginning(
     identities: Identities, chunks: Iterable[bytes], location: str, recipients: Sequence[str] = ()
 ) -> bytes:

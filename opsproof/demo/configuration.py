@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import opsproof.demo.application
@@ -69,6 +71,14 @@ def _inventory(folder: DemoFolder, state: State) -> str:
         "alembic_ini": str(folder.alembic_ini),
         "pg_bindir": str(bindir(folder)),
     }
+    words = [sys.executable, "-m", "opsproof.demo.application.server", "-c", str(folder.odoo_conf)]
+    policies: dict[str, dict[str, object]] = {
+        "objectives": {"rto": "30s", "rpo": "7d"},
+        "drill": {
+            "command": f"{shlex.join(words)} -d {{database}} --http-port={{port}}",
+            "health_url": "http://127.0.0.1:{port}/health",
+        },
+    }
     store: dict[str, object] = {
         "bucket": BUCKET,
         "endpoint_url": state.endpoint_url,
@@ -83,6 +93,11 @@ def _inventory(folder: DemoFolder, state: State) -> str:
         "  hosts:",
         f"    {HOST}:",
         *(f"      {name}: {_yaml(value)}" for name, value in variables.items()),
+        *(
+            line
+            for key, policy in policies.items()
+            for line in (f"      {key}:", *(f"        {name}: {_yaml(value)}" for name, value in policy.items()))
+        ),
         "      store:",
         *(f"        {name}: {_yaml(value)}" for name, value in store.items()),
     ]

@@ -34,23 +34,36 @@ class _Key:
     parent_columns: tuple[str, ...]
 
 
-def find_orphans(connection: Connection) -> frozenset[str]:
-    """Return the foreign keys of a database that do not hold, a line each: as may be of one that is NOT VALID."""
-    return frozenset(fault for key in _foreign_keys(connection) for fault in _look_for_orphans(connection, key))
+def find_orphans(connection: Connection, *, unproven: bool = False) -> frozenset[str]:
+    """Return the foreign keys of a database that do not hold, a line each: as may be of one that is NOT VALID.
+
+    Args:
+        connection: To the database.
+        unproven: Look only at those that the server itself has not looked at: of a database that was just loaded.
+    """
+    keys = _foreign_keys(connection, unproven=unproven)
+    return frozenset(fault for key in keys for fault in _look_for_orphans(connection, key))
 
 
-def validate(connection: Connection, settings: ValidationSettings, known: frozenset[str] = frozenset()) -> Validated:
+def validate(
+    connection: Connection,
+    settings: ValidationSettings,
+    known: frozenset[str] = frozenset(),
+    *,
+    foreign_keys: bool = True,
+) -> Validated:
     """Look at all that the settings name, and at every foreign key.
 
     Args:
         connection: To the database.
         settings: Of the inventory.
         known: The orphans that were there before, as `find_orphans` told them: those are no fault of anybody now.
+        foreign_keys: Whether those are looked at, too: not where `find_orphans` has just done that.
 
     Raises:
         ProofError: Something does not hold; everything that does not is told at once.
     """
-    keys = [*_foreign_keys(connection), *map(_key_of, settings.relations)]
+    keys = [*(_foreign_keys(connection) if foreign_keys else ()), *map(_key_of, settings.relations)]
     with own_search_path(connection):
         faults = [
             *_look_at_tables(connection, settings.tables),
@@ -113,7 +126,7 @@ def _ask(connection: Connection, settings: ValidationSettings) -> Iterator[str]:
             yield f"{query.sql}: {found}, where {query.expected} is expected"
 
 
-def _foreign_keys(connection: Connection) -> list[_Key]:
+def _foreign_keys(connection: Connection, *, unproven: bool = False) -> list[_Key]:
     rows = connection.execute(
         "SELECT conname::text, cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text,"
         " ARRAY(SELECT attname::text FROM unnest(conkey) WITH ORDINALITY k (num, place) JOIN pg_attribute"
@@ -122,9 +135,10 @@ def _foreign_keys(connection: Connection) -> list[_Key]:
         " ON attrelid = confrelid AND attnum = num ORDER BY place)"
         " FROM pg_constraint JOIN pg_class c ON c.oid = conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace"
         " JOIN pg_class p ON p.oid = confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace"
-        " WHERE contype = 'f' AND conparentid = 0"
+        " WHERE contype = 'f' AND conparentid = 0 AND (NOT %s OR NOT convalidated)"
         # One over periods (PostgreSQL 18) asks for overlap, not for the same value: that the server keeps by itself.
-        " AND NOT coalesce((to_jsonb(pg_constraint) ->> 'conperiod')::boolean, false) ORDER BY 2, 3, 1"
+        " AND NOT coalesce((to_jsonb(pg_constraint) ->> 'conperiod')::boolean, false) ORDER BY 2, 3, 1",
+        (unproven,),
     ).fetchall()
     return [
         _Key(

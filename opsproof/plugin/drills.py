@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 def drill(run: Run, target: Target, store: Store) -> Iterator[Drill]:
     """A drill on the target's environment; its copy is removed after the last step, whatever has happened."""
     from opsproof.procedures.descending import Consent
-    from opsproof.procedures.drill import Drill, DrillRequest
+    from opsproof.procedures.drill import Drill
+    from opsproof.procedures.drilling import DrillRequest
 
     options = run.options
     consent = Consent(options.revision, data_loss=options.data_loss, drift=options.drift)
-    wish = DrillRequest(random=options.random, consent=consent)
+    wish = DrillRequest(random=options.random, consent=consent, dry_run=options.dry_run)
     procedure = Drill(target, store, run.journal, request_of(run, target), wish)
     yield procedure
     with undoing(run, target):

@@ -73,5 +73,6 @@ def _came(one: Tally, tallies: Tallies, run: Run) -> Came:
         backup_bytes=one.bytes,
         outage=one.outage,
         is_restore=one.is_restore,
+        rto=one.rto,
         objectives=target.policies.objectives if target else Objectives(),
     )

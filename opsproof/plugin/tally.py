@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from opsproof.errors import Interrupted, OpsproofError
+from opsproof.inspection.objectives import RecoveryTime
 from opsproof.plugin.run import LOGGER, RUN, Run, begin_run
 from opsproof.plugin.steps import (
     DRY_RUN,
@@ -54,6 +55,7 @@ class Tally:
         bytes: The backup's size.
         outage: Seconds in which nobody could work.
         is_restore: A backup was brought back.
+        rto: Seconds that a drill has measured.
         has_ended: Nothing more is to come.
     """
 
@@ -69,6 +71,7 @@ class Tally:
     bytes: int | None = None
     outage: float | None = None
     is_restore: bool = False
+    rto: float | None = None
     has_ended: bool = False
 
     def verdict(self, progression: Progression | None) -> str:
@@ -229,4 +232,7 @@ def _figures(item: pytest.Item, run: Run) -> dict[str, Any]:
                 figures |= {"taken": value.manifest.taken.timestamp(), "bytes": outcome.bytes}
             elif isinstance(outcome, RestoreOutcome | RollbackOutcome | DeployOutcome):
                 figures |= {"outage": outcome.outage.total, "is_restore": isinstance(outcome, RestoreOutcome)}
+        rto = getattr(value, "rto", None)
+        if isinstance(rto, RecoveryTime):
+            figures["rto"] = rto.measured
     return figures

@@ -16,6 +16,7 @@ from opsproof.target import Target
 
 # What reads backups takes its time to load, which other actions need not wait for.
 if TYPE_CHECKING:
+    from opsproof.archive.drills import History
     from opsproof.archive.recent import Stock
     from opsproof.procedures.verify import Verification, Verify
 
@@ -26,6 +27,14 @@ def stock(target: Target, store: Store) -> Stock:
     from opsproof.archive.recent import take_stock
 
     return take_stock(target, store)
+
+
+@pytest.fixture(scope="class")
+def drills(target: Target, store: Store) -> History:
+    """The target's last drills, as the journals in its store tell of them."""
+    from opsproof.archive.drills import read_drills
+
+    return read_drills(store, target)
 
 
 @pytest.fixture(scope="class")

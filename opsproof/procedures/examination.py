@@ -25,7 +25,7 @@ from opsproof.inspection.situation import Situation
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.files import FilesRestore
-from opsproof.procedures.neutralizing import Neutralizing, decide
+from opsproof.procedures.neutralizing import Neutralizing, Purpose, decide
 from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.procedures.workspace import Workspace, remove_abandoned
 from opsproof.system import databases
@@ -210,18 +210,20 @@ class Examination:
 
     def _decide(self) -> Neutralizing:
         """Find out whether what is restored is a copy; who the live database is, is asked while it is there."""
-        source = self.request.source[0] if self.request.source else None
-        purpose = decide(
-            self.target,
-            self.server.system_identifier,
-            self.backup.manifest,
-            source,
-            keep_identity=self.request.keep_identity,
-        )
+        purpose = self._purpose()
         # What is live may be damaged, which is why it is restored: only a copy has to know anything of it.
         live = self._read_live_identity() if purpose.copies and self.facts is not None else None
         self.journal.record("purpose known", copies=purpose.copies, why=purpose.why)
         return Neutralizing(self.target, self.host, purpose, live)
+
+    def _purpose(self) -> Purpose:
+        return decide(
+            self.target,
+            self.server.system_identifier,
+            self.backup.manifest,
+            self.request.source[0] if self.request.source else None,
+            keep_identity=self.request.keep_identity,
+        )
 
     def _read_live_identity(self) -> Identity | None:
         try:

@@ -70,8 +70,13 @@ class FilesRestore:
             return None
         return StagedFiles(self.host, settings.path, stamp)
 
-    def add(self, backup: OpenedBackup, staged: StagedFiles | None) -> FilesAdded:
+    def add(self, backup: OpenedBackup, staged: StagedFiles | None, *, lasting: bool = True) -> FilesAdded:
         """Write what is missing or wrong, then look at all of it again.
+
+        Args:
+            backup: Whose files.
+            staged: The folders, where it is to be exchanged.
+            lasting: Whether they have to be on the disk itself, and not only with the system.
 
         Raises:
             FilestoreError: A file cannot be written, or is not what it must be afterwards.
@@ -95,7 +100,8 @@ class FilesRestore:
 
         written = adder.add(backup.open_files(wanted.__contains__), report)
         if wanted:
-            self.host.run("sync", "--file-system", str(root), timeout=3600.0)
+            if lasting:
+                self.host.run("sync", "--file-system", str(root), timeout=3600.0)
             self._require_written(backup, adder, wanted)
         self.added = FilesAdded(present, len(wanted) - repaired, repaired, written)
         self.journal.record("files added", **vars(self.added))

@@ -47,11 +47,13 @@ class Purpose:
         copies: Whether it is a copy.
         why: Half a sentence.
         guessed: Nobody knows it: what bears the `database.uuid` of the live database is no copy all the same.
+        is_final: No option says otherwise.
     """
 
     copies: bool
     why: str
     guessed: bool = False
+    is_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class Neutralizing:
         if not purpose.copies:
             return f"do not neutralize it: {purpose.why}"
         unless = " (unless it has the database.uuid of the live one)" if self._own_uuid else ""
-        return f"neutralize it before anybody sees it, as {purpose.why}{unless}; --keep-identity leaves it as it is"
+        option = "" if purpose.is_final else "; --keep-identity leaves it as it is"
+        return f"neutralize it before anybody sees it, as {purpose.why}{unless}{option}"
 
     def perform(self, side: DatabaseAddress) -> Neutralized:
         """Neutralize the side database in one transaction, and look at what that has done.

@@ -26,13 +26,13 @@ from opsproof.procedures.exchange import explain_failed_undo
 from opsproof.procedures.hooks import Ran
 from opsproof.procedures.safety import build_from_safety_backup, take_safety_backup
 from opsproof.procedures.turnover import DEPLOYED, Turnover, free_names, options_of
-from opsproof.procedures.unfinished import drop_abandoned_scratch
 from opsproof.procedures.updating import Code, Update, update_of
 from opsproof.system.databases import create_side, drop_database
 from opsproof.system.lock import Lock, hold_lock
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import connect, describe_database
 from opsproof.system.releaseupload import read_files, upload
+from opsproof.system.scratch import drop_abandoned
 from opsproof.system.store import Store
 from opsproof.target import Target, ValidationSettings
 
@@ -81,7 +81,7 @@ class Preparing(Deploying):
         self.require_nothing_unfinished()
         for name in self.releases.clear_unfinished():
             self.journal.warn(f"release {name} of a run that was killed is removed")
-        for name in drop_abandoned_scratch(self.target):
+        for name in drop_abandoned(self.target.database):
             self.journal.warn(f"{name!r} of an earlier look is dropped")
         self.layout = self.releases.look()
         return self.lock

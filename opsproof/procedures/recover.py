@@ -23,7 +23,7 @@ from opsproof.procedures.ending import Ending
 from opsproof.procedures.leftovers import clear_leftovers
 from opsproof.procedures.releaseending import is_of_a_release, plan_of
 from opsproof.procedures.undoing import UNDO
-from opsproof.procedures.unfinished import drop_abandoned_scratch, find_orphans, find_unfinished
+from opsproof.procedures.unfinished import find_orphans, find_unfinished
 from opsproof.procedures.workspace import remove_abandoned
 from opsproof.system.databases import drop_database, find_intents
 from opsproof.system.farfileadding import remove_unfinished_there
@@ -33,6 +33,7 @@ from opsproof.system.host import Host
 from opsproof.system.lock import Lock, hold_lock
 from opsproof.system.maintenance import maintenance
 from opsproof.system.postgres import connect
+from opsproof.system.scratch import drop_abandoned
 from opsproof.system.store import Store
 from opsproof.system.swap import rows_written_since
 from opsproof.target import Target
@@ -185,7 +186,7 @@ class Recover:
             for name in self._orphans:
                 drop_database(connection, name)
                 done.append(f"{name!r} is dropped")
-        done += [f"{name!r}, a scratch database, is dropped" for name in drop_abandoned_scratch(self.target)]
+        done += [f"{name!r}, a scratch database, is dropped" for name in drop_abandoned(self.target.database)]
         done += self._clear_away()
         for line in done:
             self.journal.warn(f"recovered: {line}")

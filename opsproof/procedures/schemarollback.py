@@ -28,12 +28,12 @@ from opsproof.procedures.migrating import Migrating
 from opsproof.procedures.rehearsal import Agreement, Rehearsed, rehearse, require_heads
 from opsproof.procedures.rolledback import RollbackOutcome
 from opsproof.procedures.safety import build_from_safety_backup, take_safety_backup
-from opsproof.procedures.unfinished import drop_abandoned_scratch
 from opsproof.system.catalog import read_schema
 from opsproof.system.databases import parked_name, side_name
 from opsproof.system.lock import Lock, hold_lock
 from opsproof.system.migrations import read_heads
 from opsproof.system.postgres import connect
+from opsproof.system.scratch import drop_abandoned
 from opsproof.system.store import Store
 from opsproof.target import Target
 
@@ -62,7 +62,7 @@ class SchemaRollback(Descending):
         """
         self.lock = self._undo.enter_context(hold_lock(self.target.database, "rollback"))
         self.require_nothing_unfinished()
-        for name in drop_abandoned_scratch(self.target):
+        for name in drop_abandoned(self.target.database):
             self.journal.warn(f"{name!r} of an earlier look is dropped")
         return self.lock
 

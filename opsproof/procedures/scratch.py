@@ -12,12 +12,13 @@ from psycopg import sql
 from opsproof.archive.manifest import DatabaseRecord
 from opsproof.journal import Journal
 from opsproof.system.catalog import read_schema
-from opsproof.system.databases import create_side, drop_database, scratch_name
+from opsproof.system.databases import create_side, scratch_name
 from opsproof.system.dump import Clients
 from opsproof.system.maintenance import maintenance
 from opsproof.system.migrations import Migrations, place_of
 from opsproof.system.postgres import DatabaseFacts, connect
 from opsproof.system.schematext import Schema
+from opsproof.system.scratch import claimed, drop_scratch
 
 
 def schemas_of(
@@ -62,10 +63,11 @@ def schemas_of(
 @contextmanager
 def _scratch(clients: Clients, shape: DatabaseFacts | DatabaseRecord, moment: datetime) -> Iterator[str]:
     name = scratch_name(clients.address.name, moment)
-    with maintenance(clients.address) as connection:
-        create_side(connection, name, shape, like=clients.address.name)
-    try:
-        yield name
-    finally:
-        with maintenance(clients.address) as connection:
-            drop_database(connection, name)
+    with claimed(clients.address, name):
+        try:
+            with maintenance(clients.address) as connection:
+                create_side(connection, name, shape, like=clients.address.name)
+            yield name
+        finally:
+            with maintenance(clients.address) as connection:
+                drop_scratch(connection, name)

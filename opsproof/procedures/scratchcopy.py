@@ -7,31 +7,35 @@ looks for the files of that database: beside those of the live one.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import PurePosixPath
 
 from opsproof.archive.reading import OpenedBackup
 from opsproof.errors import DatabaseError, FilestoreError, HostError
 from opsproof.journal import Journal
 from opsproof.procedures.building import SideDatabase
-from opsproof.system.databases import OURS, create_side, database_exists, drop_database, scratch_name
+from opsproof.system.databases import create_side, database_exists
 from opsproof.system.dump import Clients
 from opsproof.system.host import Host
-from opsproof.system.maintenance import maintenance, settle
-from opsproof.system.postgres import DatabaseFacts, connect
+from opsproof.system.maintenance import maintenance
+from opsproof.system.postgres import DatabaseFacts
 from opsproof.system.properties import copy_properties
+from opsproof.system.scratch import claimed, drop_scratch, is_scratch, is_scratch_of
 from opsproof.target import FilestoreSettings, Target
 
 HOURS = 3600.0
-STAMP_LETTERS = 14
 
 
 @contextmanager
 def scratch_database(
-    clients: Clients, name: str, backup: OpenedBackup, live: DatabaseFacts | None, journal: Journal
+    clients: Clients,
+    name: str,
+    backup: OpenedBackup,
+    live: DatabaseFacts | None,
+    journal: Journal,
+    roles: Mapping[str, str] | None = None,
 ) -> Iterator[SideDatabase]:
     """Create an empty scratch database, out of every application's sight, and drop it again.
 
@@ -41,6 +45,7 @@ def scratch_database(
         backup: What is to be loaded into it: its encoding and its locale.
         live: Whose owner, grants and settings it gets; None where nothing is live: then the backup's.
         journal: What happened.
+        roles: Roles of the backup that others take the place of, where it is made as the backup says.
 
     Raises:
         DatabaseError: The server refused, or nobody says how it is to be made.
@@ -55,19 +60,18 @@ def scratch_database(
             kept="nothing was changed",
             hint="choose a backup that opsproof has made: pytest --list-backups --env=NAME",
         )
-    with maintenance(clients.address) as connection:
-        create_side(connection, name, shape, owner=properties.owner, like=clients.address.name)
-    try:
-        side = SideDatabase(clients, name, journal)
-        # As long as somebody is connected to it, no other run takes it for one that was left behind.
-        with connect(side.address) as keeper:
-            settle(keeper)
+    known = {} if live else roles or {}
+    # From before it is made until it is dropped no other run takes it for one that was left behind.
+    with claimed(clients.address, name):
+        try:
             with maintenance(clients.address) as connection:
-                copy_properties(connection, properties, name)
-            yield side
-    finally:
-        with maintenance(clients.address) as connection:
-            drop_database(connection, name)
+                owner = known.get(properties.owner, properties.owner)
+                create_side(connection, name, shape, owner=owner, like=clients.address.name)
+                copy_properties(connection, properties, name, roles=known)
+            yield SideDatabase(clients, name, journal)
+        finally:
+            with maintenance(clients.address) as connection:
+                drop_scratch(connection, name)
 
 
 def scratch_target(target: Target, name: str) -> Target:
@@ -95,7 +99,7 @@ def remove_scratch_folder(host: Host, filestore: FilestoreSettings, name: str) -
         FilestoreError: It is no scratch name, or the folder cannot be removed.
     """
     folder = scratch_folder(filestore, name)
-    if not OURS.fullmatch(name) or "__scratch_" not in name or folder == filestore.path:
+    if not is_scratch(name) or "/" in name or folder == filestore.path:
         raise FilestoreError(
             f"{folder} is no scratch folder, and is not removed",
             expected="NAME__scratch_YYYYMMDDHHMMSS",
@@ -123,9 +127,8 @@ def find_abandoned_folders(host: Host, target: Target) -> tuple[str, ...]:
     filestore = target.filestore
     if filestore is None:
         return ()
-    stem = scratch_name(target.database.name, datetime.now())[:-STAMP_LETTERS]  # noqa: DTZ005 - its stamp is cut off
     done = host.run("ls", "-1", "--", str(filestore.path.parent), accept=(0, 2))
-    names = [name for name in done.stdout.splitlines() if name.startswith(stem) and OURS.fullmatch(name)]
+    names = [name for name in done.stdout.splitlines() if is_scratch_of(name, target.database.name)]
     if not names:
         return ()
     with maintenance(target.database) as connection:

@@ -65,8 +65,7 @@ def try_restore(target: Target, backup: OpenedBackup, dump: Path, journal: Journ
             owner = live.owner if live else (backup.manifest.database.owner if backup.manifest else server.user)
             side.load(backup, there, owner, {})
             proof = side.prove(backup, there, {})
-            with connect(side.address) as connection:
-                sound = check_structure(connection)
+            sound = check_structure(side.address)
     return Trial(proof, sound, findings)
 
 

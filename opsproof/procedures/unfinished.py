@@ -56,18 +56,3 @@ def find_orphans(target: Target) -> tuple[str, ...]:
     moment, name = datetime.now(UTC), target.database.name
     stems = tuple(named(name, moment)[:-14] for named in (databases.side_name, databases.parked_name))
     return tuple(one for (one,) in rows if OURS.fullmatch(one) and one.startswith(stems) and one not in bearing)
-
-
-def drop_abandoned_scratch(target: Target) -> tuple[str, ...]:
-    """Drop the scratch databases of a target that nobody is at work in; return which."""
-    stem = databases.scratch_name(target.database.name, datetime.now(UTC))[:-14]
-    with maintenance(target.database) as connection:
-        rows = connection.execute(
-            "SELECT datname FROM pg_database d WHERE datistemplate AND starts_with(datname, %s)"
-            " AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datid = d.oid AND usesysid IS NOT NULL)",
-            (stem,),
-        ).fetchall()
-        found = tuple(name for (name,) in rows if OURS.fullmatch(name))
-        for name in found:
-            databases.drop_database(connection, name)
-    return found

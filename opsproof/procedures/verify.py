@@ -20,9 +20,9 @@ from opsproof.errors import HostError, OpsproofError, ProofError, StoreError
 from opsproof.journal import Journal
 from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.procedures.soundness import Soundness, examine_backup
-from opsproof.procedures.unfinished import drop_abandoned_scratch
 from opsproof.procedures.workspace import remove_abandoned
 from opsproof.system.lock import hold_lock
+from opsproof.system.scratch import drop_abandoned
 from opsproof.system.store import Store
 from opsproof.target import Target
 
@@ -116,7 +116,7 @@ class Verify:
         try:
             # A rollback's own scratch database has moments without a session: whoever holds the lock may be at one.
             with hold_lock(self.target.database, "verify"):
-                for name in drop_abandoned_scratch(self.target):
+                for name in drop_abandoned(self.target.database):
                     self.journal.warn(f"An earlier run was killed and left the scratch database {name!r}: dropped")
         except OpsproofError as error:
             # Each backup's own trial restore meets the same server, and says what is wrong with it.

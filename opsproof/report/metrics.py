@@ -41,7 +41,7 @@ FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     BYTES: ("What the last backup takes in the store.", OF_AN_ACTION),
     DURATION: ("How long the last run took; the phase total is all of it.", (*OF_AN_ACTION, "phase")),
     OUTAGE: ("How long nobody could work, the last time.", OF_AN_ACTION),
-    RTO: ("How long a restore may take (objective), and how long the last one took (measured).",
+    RTO: ("How long a restore may take (objective), and how long the last one, or the last drill, took (measured).",
           ("environment", "target", "kind")),
     RPO: ("How old the newest backup may be (objective), and how old it was when the next was taken (measured).",
           ("environment", "target", "kind")),
@@ -69,6 +69,7 @@ class Came:
         backup_bytes: The backup's size.
         outage: Seconds in which nobody could work; None where it has none to tell.
         is_restore: It brought a backup back, which is what a recovery time is measured by.
+        rto: What a drill measured it to be, in seconds; that counts whether or not the drill met its objectives.
         objectives: What the inventory asks for.
     """
 
@@ -83,6 +84,7 @@ class Came:
     backup_bytes: int | None = None
     outage: float | None = None
     is_restore: bool = False
+    rto: float | None = None
     objectives: Objectives = field(default_factory=Objectives)
 
 
@@ -197,6 +199,8 @@ def _take_over(samples: Samples, one: Came) -> None:
             samples[name, (*target, OBJECTIVE)] = objective.total_seconds()
     if one.outage is not None:
         samples[OUTAGE, action] = one.outage
+    if one.rto is not None:
+        samples[RTO, (*target, MEASURED)] = one.rto
     if one.verdict != "passed":
         return
     samples[SUCCESS, action] = one.ended

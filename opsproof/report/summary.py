@@ -96,7 +96,7 @@ def _rollback_lines(target: str, outcome: RollbackOutcome) -> Iterator[str]:
 
 def _drill_lines(target: str, outcome: DrillOutcome) -> Iterator[str]:
     verdict = "passed" if outcome.has_passed else f"did not pass: {outcome.why or 'it was cut short'}"
-    yield f"{target}: the drill of {outcome.backup} {verdict}"
+    yield f"{target}: the drill of {outcome.backup or 'no backup'} {verdict}"
     yield f"  location   {outcome.location}"
     content = f"{outcome.tables} tables, {outcome.rows_total:,} rows, {outcome.files:,} files"
     yield f"  restore    {outcome.restore}: {content}"
@@ -111,8 +111,10 @@ def _drill_lines(target: str, outcome: DrillOutcome) -> Iterator[str]:
         yield f"  RTO        {show_seconds(outcome.rto.measured)}{objective}; longest: {phase} {show_seconds(seconds)}"
     if outcome.rpo is not None:
         objective = f" of {show_seconds(outcome.rpo.objective)}" if outcome.rpo.objective is not None else ""
-        gap = f"widest gap in {outcome.rpo.window / 86_400:,.0f} days {show_seconds(outcome.rpo.widest_gap)}"
-        yield f"  RPO        {show_seconds(outcome.rpo.age)}{objective}; {gap}"
+        age, widest = (
+            show_seconds(one) if one is not None else "?" for one in (outcome.rpo.age, outcome.rpo.widest_gap)
+        )
+        yield f"  RPO        {age}{objective}; widest gap in {outcome.rpo.window / 86_400:,.0f} days {widest}"
     for sentence in outcome.unverified:
         yield f"  unverified {sentence}"
     yield f"  durations  {_phases(outcome.phases)}"

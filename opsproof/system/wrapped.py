@@ -52,13 +52,14 @@ def wrapped(
     return [*prefix, *marked, "sh", "-c", script, "opsproof", f"{seconds:.0f}", *command]
 
 
-def ending(token: str) -> list[str]:
+def ending(token: str, mark: str = _ONE) -> list[str]:
     """Return what ends a command on its host, with everything that it started, and returns once nothing is left.
 
     Args:
         token: The one that the command was given.
+        mark: The variable that has it.
     """
-    return ["sh", "-c", _END_ONE, token]
+    return ["sh", "-c", _END_ONE.replace(_ONE, mark), token]
 
 
 def first_line(variables: Mapping[str, str], mark: str) -> bytes:

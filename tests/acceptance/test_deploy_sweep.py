@@ -41,12 +41,12 @@ def kind_of(ground: DeployGround) -> str:
 def test_a_deploy_killed_at_any_moment(ground: DeployGround) -> None:
     def attempt(moment: Moment) -> None:
         ground.reset()
-        kill_at(ground, moment, DEPLOY)  # type: ignore[arg-type] # it has all that is asked of a ground
+        kill_at(ground, moment, DEPLOY)  # it has all that is asked of a ground
         ground.require_whole()
         ground.recover()
 
     ground.reset()
-    rehearsal = rehearse(ground, DEPLOY)  # type: ignore[arg-type]
+    rehearsal = rehearse(ground, DEPLOY)
     assert ground.require_settled() == NEW
     kind = f"deploy, {kind_of(ground)}"
     sweep(kind, mixed_moments(rehearsal, COUNTS[kind_of(ground)], kind), attempt)
@@ -55,7 +55,7 @@ def test_a_deploy_killed_at_any_moment(ground: DeployGround) -> None:
 @pytest.mark.parametrize(("ground", "step"), ENDS, indirect=["ground"])
 def test_a_deploy_killed_between_two_steps(ground: DeployGround, step: str) -> None:
     ground.reset()
-    kill_when(ground, passed(step), DEPLOY)  # type: ignore[arg-type]
+    kill_when(ground, passed(step), DEPLOY)
     ground.require_whole()
     state = ground.recover()
     # From the first of its commits on, what was done can be proven and is finished.
@@ -74,13 +74,13 @@ def test_a_deploy_killed_between_two_steps(ground: DeployGround, step: str) -> N
 def test_a_recovery_that_is_killed_is_recovered_from(ground: DeployGround) -> None:
     def attempt(moment: Moment) -> None:
         ground.reset()
-        kill_when(ground, passed("test_flip"), DEPLOY)  # type: ignore[arg-type]
-        kill_at(ground, moment, RECOVER)  # type: ignore[arg-type]
+        kill_when(ground, passed("test_flip"), DEPLOY)
+        kill_at(ground, moment, RECOVER)
         ground.require_whole()
         ground.recover()
 
     ground.reset()
-    kill_when(ground, passed("test_flip"), DEPLOY)  # type: ignore[arg-type]
-    rehearsal = rehearse(ground, RECOVER)  # type: ignore[arg-type]
+    kill_when(ground, passed("test_flip"), DEPLOY)
+    rehearsal = rehearse(ground, RECOVER)
     kind = f"recovery of a deploy, {kind_of(ground)}"
     sweep(kind, mixed_moments(rehearsal, max(1, MOMENTS // 12), kind), attempt)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from opsproof.archive.manifest import Sidecar, read_sidecar
+from opsproof.chain import find_fault_of_signature
 from tests.lab.action_run import REPOSITORY, ActionRun, Project, make_project
 from tests.lab.bucket import Bucket
 from tests.lab.fault_proxy import Fault, running_proxy
@@ -126,14 +127,20 @@ def test_nothing_of_a_row_or_a_file_is_in_the_store(sealed: Sealed) -> None:
     assert backup.open_with in members.read("RESTORE.txt").decode()
 
 
-def test_the_copy_of_a_journal_is_encrypted_too(sealed: Sealed) -> None:
+def test_the_copy_of_a_journal_is_encrypted_and_signed_too(sealed: Sealed) -> None:
     """What a server says of a row that it refuses quotes that row."""
     found = sealed.bucket.journals()
-    assert found
-    for name, data in found.items():
+    copies = {name: data for name, data in found.items() if not name.endswith(".sig")}
+    assert copies
+    public = sealed.signing.public.read_bytes()
+    for name, data in copies.items():
         assert name.endswith(".jsonl.age")
         assert b"step" not in data
-        assert b'"step"' in sealed.keys[1].decrypt(data)
+        opened = sealed.keys[1].decrypt(data)
+        assert b'"step"' in opened
+        signature = found[name.removesuffix(".age") + ".sig"]
+        assert find_fault_of_signature(opened, signature, public) == ""
+        assert find_fault_of_signature(opened[:-1], signature, public) != ""
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -2,6 +2,8 @@
 
 Chromium is spoken to in its own protocol (DevTools) over two pipes, so that there is no port, no driver and no library:
 https://chromedevtools.github.io/devtools-protocol/
+
+    python -m tests.lab.chromium drill.html docs/drill-report.png      a picture of a page, 900 pixels wide
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import os
 import selectors
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +28,7 @@ import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ANSWER_SECONDS = 30.0
+PICTURE_WIDTH, PICTURE_HEIGHT = 900, 1440
 LOCAL = ("file:", "data:", "about:", "chrome:", "chrome-error:")
 # The protocol is read from descriptor 3 and written to descriptor 4.
 BEHIND_PIPES = 'exec "$@" 3<&"$OPSPROOF_IN" 4>&"$OPSPROOF_OUT"'
@@ -95,9 +100,10 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def photograph(self, path: Path) -> Path:
-        """Write all of the page as a PNG, from its top to its end."""
+    def photograph(self, path: Path, most: int = 0) -> Path:
+        """Write all of the page as a PNG, from its top to its end, or so many pixels of it at most."""
         height = self.ask("return document.documentElement.scrollHeight")
+        height = min(height, most) if most else height
         width = self.ask("return window.innerWidth")
         shot = self.call(
             "Page.captureScreenshot",
@@ -195,3 +201,17 @@ def browser(folder: Path) -> Iterator[Page]:
         os.close(ours_out)
         os.close(ours_in)
         shutil.rmtree(profile, ignore_errors=True)
+
+
+def main() -> None:
+    """Take a picture of a page."""
+    page_file, picture = map(Path, sys.argv[1:3])
+    with tempfile.TemporaryDirectory(prefix="opsproof-chromium-") as folder, browser(Path(folder)) as page:
+        page.show(PICTURE_WIDTH)
+        page.open(page_file.resolve())
+        # As much as a reader of a README looks at.
+        page.photograph(picture, most=PICTURE_HEIGHT)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,12 +11,13 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tests.lab.action_run import REPOSITORY
+from tests.lab.action_run import REPOSITORY, Begun, Project
 from tests.lab.ground import RESTORE, Ground
 
 MOMENTS = int(os.environ.get("OPSPROOF_MOMENTS", "12"))
@@ -27,6 +28,17 @@ CHANGE_SECONDS = 0.05
 RUN_SECONDS = 60.0
 
 Event = dict[str, Any]
+
+
+class Stage(Protocol):
+    """Where actions are begun."""
+
+    @property
+    def project(self) -> Project: ...
+
+    def begin(
+        self, action: str, *arguments: str, environ: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Begun]: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ def mixed_moments(rehearsal: Rehearsal, count: int, kind: str) -> list[Moment]:
     return cut + clock_moments(rehearsal.seconds, count - len(cut), kind) if count > len(cut) else cut
 
 
-def rehearse(ground: Ground, action: str = RESTORE, *arguments: str) -> Rehearsal:
+def rehearse(ground: Stage, action: str = RESTORE, *arguments: str) -> Rehearsal:
     """Run an action without disturbing it, which must succeed."""
     environ = _watching(ground)
     with ground.begin(action, "-p", CUT, *arguments, environ=environ) as begun:
@@ -87,7 +99,7 @@ def rehearse(ground: Ground, action: str = RESTORE, *arguments: str) -> Rehearsa
     return Rehearsal(seconds, tuple(Path(environ["CUT_LIST"]).read_text().splitlines()))
 
 
-def kill_at(ground: Ground, moment: Moment, action: str = RESTORE, *arguments: str) -> None:
+def kill_at(ground: Stage, moment: Moment, action: str = RESTORE, *arguments: str) -> None:
     """Run an action and kill it, unless it is over by then."""
     if moment.change is None:
         with ground.begin(action, *arguments) as begun:
@@ -103,7 +115,7 @@ def kill_at(ground: Ground, moment: Moment, action: str = RESTORE, *arguments: s
     assert run.status in (-signal.SIGKILL, 0), run.output
 
 
-def kill_when(ground: Ground, happened: Callable[[Event], bool], action: str = RESTORE, *arguments: str) -> None:
+def kill_when(ground: Stage, happened: Callable[[Event], bool], action: str = RESTORE, *arguments: str) -> None:
     """Kill an action once its journal has an event; it is stopped before anything else is looked at."""
     with ground.begin(action, *arguments) as begun:
         begun.wait_until(lambda: any(happened(event) for event in begun.events()), RUN_SECONDS)
@@ -153,7 +165,7 @@ def require_recovery(ground: Ground, *, parked: int | None = None) -> str:
     return after
 
 
-def _watching(ground: Ground) -> dict[str, str]:
+def _watching(ground: Stage) -> dict[str, str]:
     handle, name = tempfile.mkstemp(prefix="changes-", dir=ground.project.folder)
     os.close(handle)
     return {"PYTHONPATH": str(REPOSITORY), "CUT_LIST": name}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zipfile import ZipFile
 
 from opsproof.archive.catalogue import sidecar_name
@@ -105,8 +105,16 @@ class Shelf:
         return [name for name in self.own.databases() if "__scratch_" in name]
 
 
+class Shelved(Protocol):
+    """Where a backup's two files are."""
+
+    def bundle(self, backup: Sidecar) -> Path: ...
+
+    def sidecar(self, backup: Sidecar) -> Path: ...
+
+
 def rebuild(
-    shelf: Shelf,
+    shelf: Shelved,
     backup: Sidecar,
     change: Callable[[dict[str, Piece]], object],
     claim: Callable[[Manifest], Manifest] = lambda manifest: manifest,

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from opsproof.archive.signature import load_signer
 from opsproof.chain import FIRST, link_of, verify_chain
 from opsproof.journal import Journal, Redactor
+from opsproof.policies import Sealing
+from tests.lab.sealing import new_signing_key
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -118,3 +121,25 @@ def test_the_command_says_what_it_found(journal: Path) -> None:
     assert done.returncode == 1
     assert "is not in it" in done.stderr
     assert verify(str(journal.parent / "none")).returncode == 2
+
+
+def test_a_journal_without_a_line_proves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    assert verify(str(tmp_path / "empty.jsonl")).returncode == 1
+
+
+def test_a_signature_covers_every_byte(journal: Path, tmp_path: Path) -> None:
+    key, other = new_signing_key(tmp_path), new_signing_key(tmp_path, "other")
+    public = f"--key={key.public}"
+    assert "it is not signed" in verify(str(journal), public).stderr
+    signer = load_signer(Sealing(signing_key_file=str(key.private)))
+    assert signer is not None
+    (tmp_path / f"{journal.name}.sig").write_bytes(signer.sign(journal.read_bytes()))
+    done = verify(str(journal), public)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "whole, signed; its head is" in done.stdout
+    assert "the run was killed, goes on, or lines at the end are missing" in done.stdout
+    assert "not of these bytes by this key" in verify(str(journal), f"--key={other.public}").stderr
+    assert verify(str(journal), f"--key={key.private}").returncode == 2
+    journal.write_bytes(b"".join(lines_of(journal)[:-1]))
+    assert verify(str(journal), public).returncode == 1

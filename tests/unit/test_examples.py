@@ -22,7 +22,14 @@ GITLAB = REPOSITORY / "examples" / "gitlab-ci.yml"
 GITHUB = REPOSITORY / "examples" / "github-actions.yml"
 # What a person, or the CI itself, fills in.
 GIVEN = {"TARGET": "erp", "REVISION": "-1", "PLAN": "0123abcd"}
-CHANGES = ("test_rollback.py", "test_restore.py", "test_recover.py", "test_cleanup.py", "test_backup.py")
+CHANGES = (
+    "test_drill.py",
+    "test_rollback.py",
+    "test_restore.py",
+    "test_recover.py",
+    "test_cleanup.py",
+    "test_backup.py",
+)
 UNITS = {"s": 1, "m": 60, "h": 3600}
 # pytest in one process for all commands: each would take a second to start.
 RUN_ALL = """
@@ -106,7 +113,7 @@ def test_every_command_is_taken(tmp_path: Path) -> None:
     assert len(commands) >= 12
     assert {command.arguments[0] for command in commands} >= {
         "actions/test_backup.py", "actions/test_rollback.py", "actions/test_recover.py", "actions/test_cleanup.py",
-        "checks/test_backups.py",
+        "actions/test_drill.py", "checks/test_backups.py",
     }  # fmt: skip
     more = [
         "--collect-only", "-q", "-p", "no:cacheprovider", f"--logs={tmp_path / 'logs'}", f"--junitxml={tmp_path / 'x'}"
@@ -144,7 +151,7 @@ def test_a_job_of_gitlab(name: str) -> None:
     assert command.seconds + 1800 <= script
     assert script + after <= seconds_of(job["timeout"])
     assert job["interruptible"] is False
-    assert job["resource_group"] == "prod"
+    assert job["resource_group"] == name.split(":")[1]  # the environment that it works on
     assert job["artifacts"]["when"] == "always"
     assert job["artifacts"]["reports"]["junit"] == command.report
     assert job["stage"] in load(GITLAB)["stages"]
@@ -156,7 +163,7 @@ def test_gitlab_changes_by_hand_only_what_a_schedule_does_not() -> None:
     by_hand = {name for name, job in jobs.items() if any(rule.get("when") == "manual" for rule in job["rules"])}
     assert by_hand == {"rollback:prod:plan", "rollback:prod", "recover:prod"}
     changing = {command.job for command in gitlab_commands() if command.is_change}
-    assert changing - by_hand == {"backup:prod", "cleanup:prod"}
+    assert changing - by_hand == {"backup:prod", "cleanup:prod", "drill:staging"}
     assert jobs["cleanup:prod"]["needs"] == ["verify:prod"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
@@ -62,7 +62,12 @@ def read_settings(path: Path) -> Settings:
 
 
 def settings_from_arguments(description: str) -> Settings:
-    """Read the odoo.conf that `-c` names, as Odoo's own command takes it."""
+    """Read the odoo.conf that `-c` names; `-d` and `--http-port` go before it, as Odoo's own command has them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("-c", "--config", type=Path, required=True, help="the application's odoo.conf")
-    return read_settings(parser.parse_args().config)
+    parser.add_argument("-d", "--database", help="another database than its db_name")
+    parser.add_argument("--http-port", type=int, help="another port than its http_port")
+    options = parser.parse_args()
+    settings = read_settings(options.config)
+    database, port = options.database or settings.database, options.http_port or settings.http_port
+    return replace(settings, database=database, http_port=port)
