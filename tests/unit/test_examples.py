@@ -161,7 +161,9 @@ def test_a_job_of_gitlab(name: str) -> None:
 def test_gitlab_changes_by_hand_only_what_a_schedule_does_not() -> None:
     jobs = gitlab_jobs()
     by_hand = {name for name, job in jobs.items() if any(rule.get("when") == "manual" for rule in job["rules"])}
-    assert by_hand == {"rollback:prod:plan", "rollback:prod", "recover:prod"}
+    by_hand_alone = {"rollback:prod:plan", "rollback:prod", "rollback:prod:release", "recover:prod"}
+    assert by_hand == {"deploy:prod", *by_hand_alone}
+    assert load(GITLAB)["deploy:prod"]["needs"] == ["backup:prod"]
     changing = {command.job for command in gitlab_commands() if command.is_change}
     assert changing - by_hand == {"backup:prod", "cleanup:prod", "drill:staging"}
     assert jobs["cleanup:prod"]["needs"] == ["verify:prod"]
