@@ -266,7 +266,7 @@ class Drill(Rebuilding):
 
     def _measure_time(self) -> None:
         began = self._began if self._began is not None else time.monotonic()
-        self.rto = RecoveryTime(None, time.monotonic() - began, dict(self.journal.phases))
+        self.rto = RecoveryTime(None, time.monotonic() - began + self._saved, dict(self.journal.phases))
 
     def _check_files(self, connection: Connection) -> Attachments | None:
         settings = self.copy.filestore

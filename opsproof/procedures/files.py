@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from itertools import tee
 
 from opsproof.archive.manifest import Member
@@ -70,13 +70,21 @@ class FilesRestore:
             return None
         return StagedFiles(self.host, settings.path, stamp)
 
-    def add(self, backup: OpenedBackup, staged: StagedFiles | None, *, lasting: bool = True) -> FilesAdded:
+    def add(
+        self,
+        backup: OpenedBackup,
+        staged: StagedFiles | None,
+        *,
+        lasting: bool = True,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> FilesAdded:
         """Write what is missing or wrong, then look at all of it again.
 
         Args:
             backup: Whose files.
             staged: The folders, where it is to be exchanged.
             lasting: Whether they have to be on the disk itself, and not only with the system.
+            meanwhile: Called again and again while they are written; what it raises ends that.
 
         Raises:
             FilestoreError: A file cannot be written, or is not what it must be afterwards.
@@ -96,6 +104,7 @@ class FilesRestore:
                 wanted.add(member.path)
 
         def report(written: int) -> None:
+            meanwhile()
             self.journal.report(Progress(PHASE, str(root), written, backup.files_bytes, 0.0))
 
         written = adder.add(backup.open_files(wanted.__contains__), report)
