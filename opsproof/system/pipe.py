@@ -74,7 +74,7 @@ class Pipe:
                 self.write(said)
             ending.pop_all()
 
-    def read(self, size: int = READ_BYTES, stall: float = STALL_SECONDS) -> bytes:
+    def read(self, size: int = READ_BYTES, stall: float | None = None) -> bytes:
         """Return what the command prints next, at most `size` bytes; empty at its end.
 
         Raises:
@@ -83,10 +83,11 @@ class Pipe:
         stdout = self._process.stdout
         if stdout is None:
             return b""
-        if not select.select([stdout], [], [], stall)[0]:
+        limit = STALL_SECONDS if stall is None else stall
+        if not select.select([stdout], [], [], limit)[0]:
             self.kill()
             raise CommandTimeout(
-                f"{self.name} printed nothing for {stall:.0f} seconds",
+                f"{self.name} printed nothing for {limit:.0f} seconds",
                 found=self.stderr,
                 kept="it was killed",
             )

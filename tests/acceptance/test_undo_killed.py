@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -44,6 +44,8 @@ class Undone:
     def again(self) -> Intent:
         """Return what an undo writes on the kept database before it stops a service."""
         moment = datetime.now(UTC)
+        while parked_name(self.shop.name, moment) == self.parked:
+            moment += timedelta(seconds=1)
         options = {"stamp": moment.strftime(STAMP), UNDO: self.said.to_json()}
         other = parked_name(self.shop.name, moment)
         return replace(self.said, side=self.parked, parked=other, stage="stopping", options=options)

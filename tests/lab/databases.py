@@ -36,7 +36,10 @@ ODD = ('Größe "x" \'s %s ' + "ä" * 30).encode()[:63].decode(errors="ignore")
 
 @dataclass(frozen=True)
 class Pair:
-    """A live database, whose table `which` says old, and a side database beside it, whose table says new."""
+    """A live database, whose table `which` says old, and a side database beside it, whose table says new.
+
+    `others` are the databases that were on the server before, other tests' among them.
+    """
 
     server: PostgresServer
     address: DatabaseAddress
@@ -45,6 +48,7 @@ class Pair:
     parked: str
     failed: str
     intent: Intent
+    others: frozenset[str]
 
     def swap(self, timeout: float = 20.0) -> renaming.SwapResult:
         return swap(self.address, self.live, self.side, self.parked, self.intent, timeout=timeout)
@@ -59,12 +63,12 @@ class Pair:
         return str(row[0]) if row else ""
 
     def flags(self) -> dict[str, tuple[bool, bool, int]]:
-        """Return of every database: template, connectable, connection limit."""
+        """Return of every database, the others left out: template, connectable, connection limit."""
         with self.server.connect() as connection:
             rows = connection.execute(
                 "SELECT datname, datistemplate, datallowconn, datconnlimit FROM pg_database WHERE oid > 16383"
             ).fetchall()
-        return {name: (template, open_, limit) for name, template, open_, limit in rows}
+        return {name: (template, open_, limit) for name, template, open_, limit in rows if name not in self.others}
 
 
 def make_intent(live: str, side: str, parked: str) -> Intent:
@@ -89,8 +93,10 @@ def make_intent(live: str, side: str, parked: str) -> Intent:
 def databases(server: PostgresServer, live: str = "app", owner: str = "postgres") -> Iterator[Pair]:
     side, parked, failed = side_name(live, MOMENT), parked_name(live, MOMENT), side_name(live, LATER)
     words = ("CREATE TABLE which (word text)", "CREATE TABLE numbered (id serial, word text)")
+    with server.connect() as connection:
+        others = frozenset(name for (name,) in connection.execute("SELECT datname::text FROM pg_database").fetchall())
     address = server.create_database(live, *words, "INSERT INTO which VALUES ('old')", owner=owner)
-    pair = Pair(server, address, live, side, parked, failed, make_intent(live, side, parked))
+    pair = Pair(server, address, live, side, parked, failed, make_intent(live, side, parked), others)
     try:
         with connect(address) as connection:
             facts = describe_database(connection)
