@@ -39,7 +39,7 @@ set -eu
 cd /
 useradd --create-home --shell /bin/bash ops
 install -d -m 700 -o ops -g ops /home/ops/.ssh
-install -m 600 -o ops -g ops /root/.ssh/authorized_keys /home/ops/.ssh/authorized_keys
+install -m 600 -o ops -g ops ~root/.ssh/authorized_keys /home/ops/.ssh/authorized_keys
 echo 'ops ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/ops
 chmod 440 /etc/sudoers.d/ops
 systemctl disable apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer rsync.service
