@@ -13,11 +13,12 @@ from tests.lab.odoo_host import ENVIRONMENT, LOGINS, project_of
 pytest_plugins = ["tests.lab.lab_hosts"]
 pytestmark = pytest.mark.lab
 CHECK = "checks/test_service.py"
+PAGE = "http://127.0.0.1:8069/web/login"
 
 
 @pytest.fixture(params=LOGINS)
 def project(lab_host: DebianHost, request: pytest.FixtureRequest) -> Iterator[Project]:
-    with project_of(lab_host, request.param) as made:
+    with project_of(lab_host, request.param, health_url=PAGE) as made:
         yield made
 
 
