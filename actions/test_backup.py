@@ -6,8 +6,8 @@ import pytest
 from testinfra.host import Host
 
 from opsproof.plugin.run import Run
-from opsproof.procedures.backup import Backup
-from opsproof.system.postgres import Connection
+from opsproof.procedures.backup.procedure import Backup
+from opsproof.system.postgres.server import Connection
 
 
 @pytest.mark.procedure

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from opsproof.plugin.run import Run
-from opsproof.procedures.cleanup import Cleanup
-from opsproof.system.postgres import Connection
+from opsproof.procedures.cleanup.procedure import Cleanup
+from opsproof.system.postgres.server import Connection
 
 
 @pytest.mark.procedure

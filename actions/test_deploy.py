@@ -6,8 +6,8 @@ import pytest
 from testinfra.host import Host
 
 from opsproof.plugin.run import Run
-from opsproof.procedures.deploy import Deploy
-from opsproof.system.postgres import Connection
+from opsproof.procedures.deploy.procedure import Deploy
+from opsproof.system.postgres.server import Connection
 
 
 @pytest.mark.procedure

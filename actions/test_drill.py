@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from opsproof.plugin.run import Run
-from opsproof.procedures.drill import Drill
+from opsproof.procedures.drill.procedure import Drill
 
 
 @pytest.mark.procedure

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from opsproof.plugin.run import Run
-from opsproof.procedures.recover import Recover
-from opsproof.system.postgres import Connection
+from opsproof.procedures.recover.procedure import Recover
+from opsproof.system.postgres.server import Connection
 
 
 @pytest.mark.procedure

@@ -8,8 +8,8 @@ import pytest
 from testinfra.host import Host
 
 from opsproof.plugin.run import Run
-from opsproof.procedures.restore import Restore
-from opsproof.system.postgres import Connection
+from opsproof.procedures.restore.procedure import Restore
+from opsproof.system.postgres.server import Connection
 
 
 @pytest.mark.procedure

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from opsproof.plugin.run import Run
-from opsproof.procedures.datarollback import DataRollback, FullRollback
-from opsproof.procedures.releaserollback import ReleaseRollback
-from opsproof.procedures.schemarollback import SchemaRollback
-from opsproof.system.postgres import Connection
+from opsproof.procedures.rollback.data import DataRollback, FullRollback
+from opsproof.procedures.rollback.release import ReleaseRollback
+from opsproof.procedures.rollback.schema import SchemaRollback
+from opsproof.system.postgres.server import Connection
 
 
 @pytest.mark.procedure

@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from opsproof.archive.index import write_index
-from opsproof.archive.retention import Rules
+from opsproof.archive.catalogue.index import write_index
+from opsproof.archive.catalogue.retention import Rules
 from opsproof.policies import Retention
-from opsproof.procedures.stocktaking import Stock, take_stock
+from opsproof.procedures.cleanup.stocktaking import Stock, take_stock
 from tests.lab.full_bucket import FullBucket, counted_requests, full_bucket
 
 RULES = Rules(Retention(daily=7, weekly=4, monthly=12, yearly=5))

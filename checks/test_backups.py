@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from opsproof.archive.drills import History
-from opsproof.archive.recent import Stock
+from opsproof.archive.catalogue.drills import History
+from opsproof.archive.catalogue.recent import Stock
 from opsproof.inspection.backups import check_age, check_damage, check_restore_time, check_size, check_verified
 from opsproof.plugin.checking import Note
-from opsproof.procedures.verify import DRY_RUN, Verification, Verify, require_passed
+from opsproof.procedures.verify.procedure import DRY_RUN, Verification, Verify, require_passed
 from opsproof.target import Target
 
 

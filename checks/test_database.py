@@ -5,27 +5,27 @@ from __future__ import annotations
 import pytest
 
 from opsproof.archive.manifest import Sidecar
-from opsproof.inspection.cluster import (
+from opsproof.inspection.databases.cluster import (
     check_connections,
     check_reachable,
     check_slots,
     check_version,
     check_wraparound,
 )
-from opsproof.inspection.database import (
+from opsproof.inspection.databases.database import (
     check_collations,
     check_constraints,
     check_growth,
     check_unlogged,
     measure_database,
 )
-from opsproof.inspection.indexes import check_indexes
-from opsproof.inspection.sequences import check_sequences
-from opsproof.inspection.transactions import check_long_transactions, check_prepared
+from opsproof.inspection.databases.indexes import check_indexes
+from opsproof.inspection.databases.sequences import check_sequences
+from opsproof.inspection.databases.transactions import check_long_transactions, check_prepared
 from opsproof.plugin.checking import Note
 from opsproof.plugin.run import without_libpq_variables
 from opsproof.policies import Thresholds
-from opsproof.system.postgres import Connection
+from opsproof.system.postgres.server import Connection
 from opsproof.target import Target
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from opsproof.inspection.attachments import check_attachments
 from opsproof.plugin.checking import Note
 from opsproof.plugin.run import Run
-from opsproof.system.filestore import Filestore
-from opsproof.system.postgres import Connection
+from opsproof.system.files.filestore import Filestore
+from opsproof.system.postgres.server import Connection
 
 
 class TestFilestore:

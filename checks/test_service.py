@@ -8,9 +8,9 @@ from testinfra.host import Host
 from opsproof.inspection.health import check_health
 from opsproof.inspection.listening import check_listens, find_port
 from opsproof.inspection.services import check_at_boot, check_runs, check_steady
-from opsproof.system.host import Host as Machine
-from opsproof.system.service import Service
-from opsproof.system.web import asker_of
+from opsproof.system.hosts.host import Host as Machine
+from opsproof.system.hosts.web import asker_of
+from opsproof.system.services.service import Service
 from opsproof.target import Target
 
 

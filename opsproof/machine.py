@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Machine(Protocol):
-    """The few questions; `opsproof.system.farmachine` asks them of another machine."""
+    """The few questions; `opsproof.system.hosts.farmachine` asks them of another machine."""
 
     def read(self, path: str) -> bytes:
         """Return a file's content.

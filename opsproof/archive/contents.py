@@ -7,7 +7,7 @@ from datetime import datetime
 
 from opsproof.archive.manifest import OdooRecord
 from opsproof.odoo import ATTACHMENT_COLUMN, ATTACHMENT_TABLE, MODULE_TABLE
-from opsproof.system.snapshot import Sequence, Snapshot
+from opsproof.system.postgres.snapshot import Sequence, Snapshot
 
 PUBLIC = "public"
 ALEMBIC_TABLE = "alembic_version"

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from opsproof.errors import ArchiveError
-from opsproof.system.copytext import Content
+from opsproof.system.postgres.copytext import Content
 
 FORMAT = "opsproof-backup"
 FORMAT_VERSION = 1

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from opsproof.errors import ProofError
 from opsproof.odoo import ATTACHMENT_COLUMN, ATTACHMENT_TABLE
-from opsproof.system.host import Host
-from opsproof.system.postgres import Connection
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.server import Connection
 from opsproof.target import FilestoreSettings
 
 SHOWN = 10

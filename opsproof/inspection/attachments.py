@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from opsproof.errors import CommandFailed, FilestoreError
-from opsproof.inspection.looking import UNTOUCHED, Unanswered, ask, explained, require_none
+from opsproof.inspection.databases.looking import UNTOUCHED, Unanswered, ask, explained, require_none
 from opsproof.odoo import ATTACHMENT_COLUMN, ATTACHMENT_TABLE, CHECKLIST_FOLDER, is_attachment_name
-from opsproof.system.farfiles import FarRefusal, WantedFile, compare_files
-from opsproof.system.files_agent import state_of
-from opsproof.system.filestore import VANISHED, Filestore
-from opsproof.system.postgres import Connection
+from opsproof.system.files.agent import state_of
+from opsproof.system.files.farfiles import FarRefusal, WantedFile, compare_files
+from opsproof.system.files.filestore import VANISHED, Filestore
+from opsproof.system.postgres.server import Connection
 
 SIZE_COLUMN = "file_size"
 UNKNOWN = -1

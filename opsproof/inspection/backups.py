@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from opsproof.errors import ProofError
-from opsproof.inspection.sameness import list_first
+from opsproof.inspection.restores.sameness import list_first
 
 UNTOUCHED = "everything: a check only looks"
 # Below that, a database is so small that a share of it says nothing.
@@ -44,7 +44,7 @@ class _Waiting(Protocol):
 
 
 class Stock(Protocol):
-    """What is known of a store, as far as it matters here; see `opsproof.archive.recent.Stock`."""
+    """What is known of a store, as far as it matters here; see `opsproof.archive.catalogue.recent.Stock`."""
 
     @property
     def location(self) -> str:

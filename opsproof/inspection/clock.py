@@ -10,8 +10,8 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 
 from opsproof.errors import HostError, ProofError
-from opsproof.system.host import Host
-from opsproof.system.postgres import Connection
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.server import Connection
 from opsproof.target import S3StoreSettings, StoreSettings
 
 STORE_SECONDS = 10.0

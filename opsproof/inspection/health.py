@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from opsproof.errors import ProofError
-from opsproof.system.web import Answer, Ask, ask_here
+from opsproof.system.hosts.web import Answer, Ask, ask_here
 
 # The first request to an Odoo loads its registry, which takes this long on a slow host.
 _REQUEST_SECONDS = 30.0
@@ -26,7 +26,7 @@ def wait_until_healthy(
         url: `http://` or `https://`.
         timeout: Seconds until it has to be healthy.
         meanwhile: Called after each answer that is not healthy; what it raises ends the wait.
-        ask: Asks once, see `opsproof.system.web.asker_of`.
+        ask: Asks once, see `opsproof.system.hosts.web.asker_of`.
 
     Raises:
         ProofError: It was not in time; carries the last answer.
@@ -52,7 +52,7 @@ def check_health(url: str, *, ask: Ask = ask_here) -> None:
 
     Args:
         url: `http://` or `https://`.
-        ask: Asks, see `opsproof.system.web.asker_of`.
+        ask: Asks, see `opsproof.system.hosts.web.asker_of`.
 
     Raises:
         ProofError: The answer is not a 2xx, or there is none; carries the answer.

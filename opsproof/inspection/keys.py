@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Protocol
 
 from opsproof.errors import ArchiveError, ProofError
-from opsproof.inspection.looking import Unanswered
+from opsproof.inspection.databases.looking import Unanswered
 from opsproof.system.store import Store
 
 UNTOUCHED = "everything: a check only looks"

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from opsproof.errors import HostError, ProofError
 from opsproof.inspection.services import UNTOUCHED
-from opsproof.system.farmachine import machine_of
-from opsproof.system.host import Host
+from opsproof.system.hosts.farmachine import machine_of
+from opsproof.system.hosts.host import Host
 from opsproof.target import Target
 
 ODOO_PORT = 8069

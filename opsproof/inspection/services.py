@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from opsproof.errors import ProofError
-from opsproof.system.service import Service
+from opsproof.system.services.service import Service
 
 LOOK_AGAIN_SECONDS = 2.0
 RECENT_SECONDS = 600.0

@@ -9,8 +9,8 @@ import psycopg
 from psycopg import sql
 
 from opsproof.errors import ProofError
-from opsproof.inspection.sameness import list_first
-from opsproof.system.postgres import Connection, own_search_path
+from opsproof.inspection.restores.sameness import list_first
+from opsproof.system.postgres.server import Connection, own_search_path
 from opsproof.target import Relation, ValidationSettings
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from opsproof.errors import CommandFailed, DumpError, HostError, OpsproofError, ProofError
-from opsproof.inspection.sameness import list_differences, list_first
+from opsproof.inspection.restores.sameness import list_differences, list_first
 from opsproof.odoo import ATTACHMENT_COLUMN, ATTACHMENT_TABLE
-from opsproof.system.copytext import Content, PlainDump
-from opsproof.system.dump import ClientPrograms
-from opsproof.system.host import Host
-from opsproof.system.pipe import READ_BYTES, Pipe
-from opsproof.system.schematext import plain_label
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.pipe import READ_BYTES, Pipe
+from opsproof.system.postgres.copytext import Content, PlainDump
+from opsproof.system.postgres.dump import ClientPrograms
+from opsproof.system.postgres.schematext import plain_label
 
 HEAD_BYTES = 1 << 14
 MOST_LINE = 1 << 16

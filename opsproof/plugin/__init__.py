@@ -8,6 +8,6 @@ from __future__ import annotations
 pytest_plugins = [
     "opsproof.plugin.options",
     "opsproof.plugin.listing",
-    "opsproof.plugin.nagios",
+    "opsproof.plugin.monitoring.nagios",
     "opsproof.plugin.startup",
 ]

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from opsproof.archive.absence import Place
+from opsproof.archive.catalogue.absence import Place
+from opsproof.archive.catalogue.newest import find_newest
+from opsproof.archive.catalogue.ownership import owner_of
 from opsproof.archive.manifest import Sidecar
-from opsproof.archive.newest import find_newest
-from opsproof.archive.ownership import owner_of
-from opsproof.inspection.looking import Unanswered, look_at
+from opsproof.inspection.databases.looking import Unanswered, look_at
 from opsproof.plugin.run import RUN, Run, without_libpq_variables
-from opsproof.system.filestore import Filestore
-from opsproof.system.host import Host
-from opsproof.system.postgres import Connection
-from opsproof.system.service import Service
+from opsproof.system.files.filestore import Filestore
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.server import Connection
+from opsproof.system.services.service import Service
 from opsproof.system.store import Store
 from opsproof.target import Target
 

@@ -13,7 +13,7 @@ import pytest
 from opsproof.journal import Progress
 from opsproof.plugin.run import LOGGER, RUN, Run, without_libpq_variables
 from opsproof.plugin.steps import DRY_RUN, PROGRESSIONS, Progression, is_worker
-from opsproof.procedures.survey import describe_versions
+from opsproof.procedures.backup.survey import describe_versions
 from opsproof.report import deployed, header, summary
 from opsproof.report.quantities import progress_line
 

@@ -9,13 +9,13 @@ import pytest
 from testinfra.host import Host as TestinfraHost
 
 from opsproof.plugin.run import RUN, Run
-from opsproof.procedures.backup import Backup
-from opsproof.procedures.examination import Request
-from opsproof.procedures.recover import Recover
-from opsproof.procedures.restore import Restore
-from opsproof.system.host import Host
-from opsproof.system.postgres import Connection, connect
-from opsproof.system.service import Service, services_of
+from opsproof.procedures.backup.procedure import Backup
+from opsproof.procedures.recover.procedure import Recover
+from opsproof.procedures.restore.examination import Request
+from opsproof.procedures.restore.procedure import Restore
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.server import Connection, connect
+from opsproof.system.services.service import Service, services_of
 from opsproof.system.store import Store
 from opsproof.target import Target
 

@@ -19,7 +19,7 @@ import pytest
 from opsproof.errors import Interrupted
 from opsproof.plugin.run import RUN
 from opsproof.plugin.steps import PROGRESSIONS, procedure_of
-from opsproof.system.undivided import interrupt
+from opsproof.system.hosts.undivided import interrupt
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue import SEALED
-from opsproof.archive.seal import seal
-from opsproof.archive.signature import Signer, load_signer
+from opsproof.archive.catalogue.listing import SEALED
+from opsproof.archive.sealing.seal import seal
+from opsproof.archive.sealing.signature import Signer, load_signer
 from opsproof.chain import SIGNATURE
 from opsproof.errors import ObjectExists, OpsproofError
 from opsproof.plugin.run import RUN, Run, without_libpq_variables

@@ -28,7 +28,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 
 def _listing(config: pytest.Config) -> str:
-    from opsproof.archive.catalogue import list_backups
+    from opsproof.archive.catalogue.listing import list_backups
     from opsproof.inventory.loading import list_environments
     from opsproof.plugin.run import announcer, begin_run, choose_inventory
     from opsproof.report import tables

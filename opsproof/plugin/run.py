@@ -23,12 +23,12 @@ from opsproof.plugin.logbook import PrivateLog, TargetJournal, join_logbook, ope
 from opsproof.plugin.options import DEMO, Options, read_options
 from opsproof.plugin.redaction import redacted_records
 from opsproof.plugin.startup import reading_of
-from opsproof.procedures.backup import Outcome
-from opsproof.procedures.deploying import DeployOutcome
-from opsproof.procedures.drilled import DrillOutcome
-from opsproof.procedures.restore import RestoreOutcome
-from opsproof.procedures.rolledback import RollbackOutcome
-from opsproof.system.farmachine import machine_of
+from opsproof.procedures.backup.procedure import Outcome
+from opsproof.procedures.deploy.deploying import DeployOutcome
+from opsproof.procedures.drill.drilled import DrillOutcome
+from opsproof.procedures.restore.procedure import RestoreOutcome
+from opsproof.procedures.rollback.rolledback import RollbackOutcome
+from opsproof.system.hosts.farmachine import machine_of
 from opsproof.system.store import Store, open_store
 from opsproof.target import Environment, S3StoreSettings, Target
 

@@ -24,19 +24,19 @@ MODULES = (
     "opsproof.plugin.evidence",
     "opsproof.plugin.fixtures",
     "opsproof.plugin.checking",
-    "opsproof.plugin.rollbacks",
-    "opsproof.plugin.deploys",
-    "opsproof.plugin.cleanups",
-    "opsproof.plugin.verifications",
-    "opsproof.plugin.drills",
-    "opsproof.plugin.tally",
-    "opsproof.plugin.metrics",
-    "opsproof.plugin.ping",
+    "opsproof.plugin.verbs.rollbacks",
+    "opsproof.plugin.verbs.deploys",
+    "opsproof.plugin.verbs.cleanups",
+    "opsproof.plugin.verbs.verifications",
+    "opsproof.plugin.verbs.drills",
+    "opsproof.plugin.monitoring.tally",
+    "opsproof.plugin.monitoring.metrics",
+    "opsproof.plugin.monitoring.ping",
     "opsproof.plugin.reporting",
 )
 # Only where pytest-xdist runs targets side by side: the process that the workers report to, and each of them.
-FLEET = "opsproof.plugin.fleet"
-WORKER = "opsproof.plugin.worker"
+FLEET = "opsproof.plugin.fleets.fleet"
+WORKER = "opsproof.plugin.fleets.worker"
 # What a worker is given of an environment that was loaded already.
 ENVIRONMENT = "opsproof_environment"
 READING = pytest.StashKey[Reading]()

@@ -7,9 +7,9 @@ import time
 from opsproof.errors import HostError, OpsproofError
 from opsproof.inspection.health import wait_until_healthy
 from opsproof.journal import Journal
-from opsproof.system.host import Host
-from opsproof.system.service import Launched, Service, services_of
-from opsproof.system.web import asker_of
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.web import asker_of
+from opsproof.system.services.service import Launched, Service, services_of
 from opsproof.target import Target
 
 

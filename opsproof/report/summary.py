@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from opsproof.procedures.backup import Outcome
-from opsproof.procedures.drilled import DrillOutcome
-from opsproof.procedures.exchange import Outage
-from opsproof.procedures.restore import RestoreOutcome
-from opsproof.procedures.rolledback import RollbackOutcome
+from opsproof.procedures.backup.procedure import Outcome
+from opsproof.procedures.drill.drilled import DrillOutcome
+from opsproof.procedures.restore.exchange import Outage
+from opsproof.procedures.restore.procedure import RestoreOutcome
+from opsproof.procedures.rollback.rolledback import RollbackOutcome
 from opsproof.report.quantities import show_bytes, show_seconds
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsproof.archive.catalogue import Entry
+from opsproof.archive.catalogue.listing import Entry
 from opsproof.report.header import show_store
 from opsproof.report.quantities import show_bytes
 from opsproof.target import Environment

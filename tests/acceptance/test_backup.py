@@ -11,7 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 import actions.test_backup
-import opsproof.archive.bundle
+import opsproof.archive.writing.bundle
 from opsproof.archive.manifest import Manifest, TableRecord
 from tests.lab.finished_backup import FinishedBackup
 
@@ -63,7 +63,7 @@ def test_the_sidecar_is_written_last(finished_backup: FinishedBackup) -> None:
 
 
 def test_the_bundle_has_every_member_that_its_format_promises(finished_backup: FinishedBackup) -> None:
-    described = (opsproof.archive.bundle.__doc__ or "").splitlines()
+    described = (opsproof.archive.writing.bundle.__doc__ or "").splitlines()
     promised = [
         line.split()[0].replace("{db}_{timestamp}", finished_backup.sidecar.id) for line in described[2:] if line
     ]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from opsproof.archive.catalogue import sidecar_name
-from opsproof.archive.index import write_index
-from opsproof.archive.retention import Rules
-from opsproof.archive.verdict import verdict_name
+from opsproof.archive.catalogue.index import write_index
+from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.catalogue.retention import Rules
+from opsproof.archive.catalogue.verdict import verdict_name
 from opsproof.policies import Retention
-from opsproof.procedures.stocktaking import take_stock
-from opsproof.system.lock import hold_lock
+from opsproof.procedures.cleanup.stocktaking import take_stock
+from opsproof.system.postgres.lock import hold_lock
 from opsproof.system.store import Store, open_store
 from opsproof.target import DirectoryStoreSettings
 from tests.lab.action_run import ActionRun, Project, require_failure

@@ -13,8 +13,8 @@ import pytest
 
 from opsproof.errors import ProofError
 from opsproof.journal import Journal
-from opsproof.procedures import building
-from opsproof.procedures.building import SideDatabase
+from opsproof.procedures.restore import building
+from opsproof.procedures.restore.building import SideDatabase
 from tests.lab.captured import clients_of
 from tests.lab.postgres_server import PostgresServer
 

@@ -11,9 +11,9 @@ from psycopg import sql
 
 from opsproof.errors import DatabaseError
 from opsproof.journal import Journal, Progress
-from opsproof.system.copytext import Content
-from opsproof.system.postgres import connect
-from opsproof.system.snapshot import open_snapshot
+from opsproof.system.postgres.copytext import Content
+from opsproof.system.postgres.server import connect
+from opsproof.system.postgres.snapshot import open_snapshot
 from opsproof.target import DatabaseAddress
 from tests.lab.captured import (
     captured,

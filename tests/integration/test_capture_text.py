@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from opsproof.errors import DumpError
-from opsproof.system.copytext import PlainDump
-from opsproof.system.postgres import connect
-from opsproof.system.snapshot import open_snapshot
+from opsproof.system.postgres.copytext import PlainDump
+from opsproof.system.postgres.server import connect
+from opsproof.system.postgres.snapshot import open_snapshot
 from tests.lab.captured import (
     captured,
     clients_of,

@@ -14,12 +14,12 @@ from opsproof.errors import ConfigurationError, DatabaseError, ProofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.policies import Artifacts, Policies, Retention
-from opsproof.procedures.abandoned import find_folders, find_logs, find_uploads
-from opsproof.procedures.artifacts import delete_rows, drop_tables, find_artifacts, find_left
-from opsproof.procedures.cleanup import Cleanup
-from opsproof.procedures.parked import drop_parked, find_parked
-from opsproof.procedures.workspace import Workspace
-from opsproof.system.databases import parked_name, write_intent
+from opsproof.procedures.cleanup.abandoned import find_folders, find_logs, find_uploads
+from opsproof.procedures.cleanup.artifacts import delete_rows, drop_tables, find_artifacts, find_left
+from opsproof.procedures.cleanup.parked import drop_parked, find_parked
+from opsproof.procedures.cleanup.procedure import Cleanup
+from opsproof.procedures.restore.workspace import Workspace
+from opsproof.system.postgres.databases import parked_name, write_intent
 from opsproof.system.store import open_store
 from opsproof.target import DirectoryStoreSettings, Target, ValidationSettings
 from tests.lab.application import Application, running_application

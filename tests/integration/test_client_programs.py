@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opsproof.errors import DumpError, OpsproofError, ProgramMissing, ProofError
-from opsproof.system.dump import find_client_programs
+from opsproof.system.postgres.dump import find_client_programs
 from opsproof.target import DatabaseAddress
 from tests.lab.captured import LOCAL, captured, clients_of, contents_of, leaving_nothing, small, temporary
 from tests.lab.client_programs import ENDS_WELL_HALFWAY, FAILS_AFTER_A_WHOLE_DUMP, KILLED_MIDWAY, wrap_clients

@@ -17,10 +17,10 @@ import pytest
 from psycopg import sql
 
 from opsproof.errors import ConfigurationError, DatabaseError, DatabaseMissing, PermissionDenied, ProofError
-from opsproof.inspection import cluster, database, indexes, looking, sequences, transactions
-from opsproof.inspection.looking import Unanswered, ask, look_at
-from opsproof.system.postgres import Connection
-from opsproof.system.transport import close_connections
+from opsproof.inspection.databases import cluster, database, indexes, looking, sequences, transactions
+from opsproof.inspection.databases.looking import Unanswered, ask, look_at
+from opsproof.system.hosts.transport import close_connections
+from opsproof.system.postgres.server import Connection
 from opsproof.target import DatabaseAddress
 from tests.lab.postgres_server import WHEEL, PostgresServer, Session, restarted_postgres
 from tests.lab.ssh_server import SshServer, ssh_server

@@ -16,7 +16,7 @@ from psycopg import sql
 from opsproof.archive.manifest import DatabaseRecord, Extension, Setting
 from opsproof.errors import ConnectionFailed, DatabaseError, DatabaseMissing, PermissionDenied
 from opsproof.intent import Intent
-from opsproof.system.databases import (
+from opsproof.system.postgres.databases import (
     create_side,
     database_exists,
     drop_database,
@@ -25,10 +25,10 @@ from opsproof.system.databases import (
     side_name,
     write_intent,
 )
-from opsproof.system.lock import hold_lock
-from opsproof.system.maintenance import maintenance
-from opsproof.system.postgres import Connection, DatabaseFacts, connect, describe_database
-from opsproof.system.properties import Grant, copy_properties, read_acl, read_list, read_properties
+from opsproof.system.postgres.lock import hold_lock
+from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.properties import Grant, copy_properties, read_acl, read_list, read_properties
+from opsproof.system.postgres.server import Connection, DatabaseFacts, connect, describe_database
 from opsproof.target import DatabaseAddress, Secret
 from tests.lab.postgres_server import PostgresServer
 

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from opsproof.inspection.drift import is_empty, list_drift, list_extension_drift
-from opsproof.system.catalog import read_schema
-from opsproof.system.schematext import Schema
+from opsproof.inspection.schemas.drift import is_empty, list_drift, list_extension_drift
+from opsproof.system.postgres.catalog import read_schema
+from opsproof.system.postgres.schematext import Schema
 from tests.lab.captured import clients_of
 from tests.lab.postgres_server import PostgresServer
 

@@ -11,7 +11,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from opsproof.errors import LockTimeout
-from opsproof.system.dropping import drop, survives
+from opsproof.system.postgres.dropping import drop, survives
 from tests.lab.postgres_server import KINDS, PostgresServer, running_postgres
 from tests.lab.waiting import await_true
 

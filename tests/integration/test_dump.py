@@ -23,7 +23,7 @@ from opsproof.errors import (
     OpsproofError,
     PermissionDenied,
 )
-from opsproof.system.dump import Clients
+from opsproof.system.postgres.dump import Clients
 from opsproof.target import DatabaseAddress
 from tests.lab.captured import SMALL, captured, children, clients_of, contents_of, leaving_nothing, small, temporary
 from tests.lab.moment import at_the_moment
@@ -192,11 +192,11 @@ def test_a_table_that_somebody_else_has_locked(table: str, postgres: PostgresSer
 SPOOL_IS_FULL = """
 import json, resource, signal, sys, os
 from pathlib import Path
-from opsproof.archive.capture import Capturing
+from opsproof.archive.writing.capture import Capturing
 from opsproof.errors import ArchiveError
 from opsproof.target import DatabaseAddress, Secret
 from tests.lab.captured import captured, children, nameless_files, LOCAL
-from opsproof.system.dump import Clients, ClientPrograms
+from opsproof.system.postgres.dump import Clients, ClientPrograms
 given = json.load(sys.stdin)
 address = DatabaseAddress(given["name"], "127.0.0.1", given["port"], "postgres", Secret(given["password"]))
 clients = Clients(LOCAL, ClientPrograms(given["bindir"], ""), address)

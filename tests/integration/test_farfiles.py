@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from opsproof.errors import FilestoreError, HostError
-from opsproof.system.farfileadding import FarFileAdder
-from opsproof.system.farfiles import WantedFile
-from opsproof.system.fileadding import FileAdder, Ownership
-from opsproof.system.filestore import FileHeader
-from opsproof.system.host import Host
-from opsproof.system.transport import close_connections
+from opsproof.system.files.adding import FileAdder, Ownership
+from opsproof.system.files.faradding import FarFileAdder
+from opsproof.system.files.farfiles import WantedFile
+from opsproof.system.files.filestore import FileHeader
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.transport import close_connections
 from tests.lab.filestores import ODD_NAMES, add, filestore_of, freeze_and_read, live
 from tests.lab.ssh_server import SshServer, ssh_server
 

@@ -15,11 +15,11 @@ import pytest
 from opsproof.archive.manifest import Member
 from opsproof.errors import CommandFailed, FilestoreError
 from opsproof.journal import Journal
-from opsproof.procedures.files import FilesRestore
-from opsproof.procedures.staging import StagedFiles
-from opsproof.system.fileadding import FileAdder, FilesAdded, remove_unfinished
-from opsproof.system.filestore import FileHeader
-from opsproof.system.host import Completed, Host
+from opsproof.procedures.restore.files import FilesRestore
+from opsproof.procedures.restore.staging import StagedFiles
+from opsproof.system.files.adding import FileAdder, FilesAdded, remove_unfinished
+from opsproof.system.files.filestore import FileHeader
+from opsproof.system.hosts.host import Completed, Host
 from opsproof.target import Connection, FilestoreSettings
 from tests.lab.captured import LOCAL
 from tests.lab.targets import target_of

@@ -15,12 +15,12 @@ import pytest
 
 from opsproof.errors import FilestoreError, PermissionDenied, ProofError
 from opsproof.inspection.attachments import Attachments, check_attachments
-from opsproof.inspection.looking import Unanswered, look_at
-from opsproof.system.filestore import Filestore
-from opsproof.system.host import Completed, Host
-from opsproof.system.pipe import Pipe
-from opsproof.system.postgres import Connection
-from opsproof.system.transport import close_connections
+from opsproof.inspection.databases.looking import Unanswered, look_at
+from opsproof.system.files.filestore import Filestore
+from opsproof.system.hosts.host import Completed, Host
+from opsproof.system.hosts.pipe import Pipe
+from opsproof.system.hosts.transport import close_connections
+from opsproof.system.postgres.server import Connection
 from opsproof.target import Connection as Way
 from tests.lab.captured import LOCAL
 from tests.lab.filestores import add, filestore_of, live

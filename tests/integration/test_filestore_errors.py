@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from opsproof.errors import FilestoreError
-from opsproof.system.host import Completed, Host
-from opsproof.system.pipe import Pipe
+from opsproof.system.hosts.host import Completed, Host
+from opsproof.system.hosts.pipe import Pipe
 from opsproof.target import Connection
 from tests.lab.captured import LOCAL
 from tests.lab.filestores import filestore_of, live, read_all

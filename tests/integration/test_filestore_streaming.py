@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.system.filestore import Digest
+from opsproof.system.files.filestore import Digest
 from tests.lab.filestores import ODD_NAMES, filestore_of, freeze_and_read, live
 
 __all__ = ["live"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.foreign import open_foreign
+from opsproof.archive.foreign.recognising import open_foreign
 from opsproof.errors import ArchiveError
 from opsproof.odoo import is_attachment_name
 from tests.lab.foreign_inputs import (

@@ -15,10 +15,10 @@ import pytest
 
 from opsproof.errors import ProofError
 from opsproof.inspection.health import check_health, wait_until_healthy
-from opsproof.system import web_agent
-from opsproof.system.host import Host
-from opsproof.system.transport import close_connections
-from opsproof.system.web import ask_here, asker_of
+from opsproof.system.hosts import web_agent
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.transport import close_connections
+from opsproof.system.hosts.web import ask_here, asker_of
 from opsproof.target import Connection
 from tests.lab.ssh_server import SshServer, ssh_server
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 from opsproof.errors import CommandFailed, CommandTimeout, HostError, Interrupted, ProgramMissing
-from opsproof.system.host import Host
-from opsproof.system.undivided import interrupt
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.undivided import interrupt
 from opsproof.target import Connection
 from tests.lab.captured import children
 
@@ -159,7 +159,7 @@ class TestPipe:
             pipe.write(b"x")
 
     def test_silence_is_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("opsproof.system.pipe.STALL_SECONDS", 0.3)
+        monkeypatch.setattr("opsproof.system.hosts.pipe.STALL_SECONDS", 0.3)
         with HOST.pipe("sh", "-c", "echo working on it >&2; sleep 60") as pipe:
             with pytest.raises(CommandTimeout, match="printed nothing") as caught:
                 pipe.read()

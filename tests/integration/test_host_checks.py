@@ -16,7 +16,7 @@ import pytest
 
 from opsproof.errors import HostError, ProofError
 from opsproof.inspection.clock import Clock, check_clock, read_host_clock, read_server_clock, read_store_clock
-from opsproof.inspection.hostroom import (
+from opsproof.inspection.rooms.hostroom import (
     Need,
     check_room,
     find_disk,
@@ -24,10 +24,10 @@ from opsproof.inspection.hostroom import (
     needs_of_backup,
     needs_of_restore,
 )
-from opsproof.system.filestore import FilestoreFacts
-from opsproof.system.host import Host
-from opsproof.system.postgres import connect, describe_database
-from opsproof.system.transport import close_connections
+from opsproof.system.files.filestore import FilestoreFacts
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.transport import close_connections
+from opsproof.system.postgres.server import connect, describe_database
 from opsproof.target import (
     Connection,
     DatabaseAddress,

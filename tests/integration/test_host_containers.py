@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opsproof.errors import HostError, ProgramMissing
-from opsproof.system.host import Host
+from opsproof.system.hosts.host import Host
 from opsproof.target import Connection
 from tests.lab.filestores import add, filestore_of, freeze_and_read, live
 

@@ -16,11 +16,11 @@ from textwrap import dedent
 import pytest
 
 from opsproof.errors import CommandFailed, CommandTimeout, HostError, ProgramMissing
-from opsproof.system import ssh
-from opsproof.system.carrying import RUN
-from opsproof.system.host import Host
-from opsproof.system.pipe import Pipe
-from opsproof.system.transport import close_connections
+from opsproof.system.hosts import ssh
+from opsproof.system.hosts.carrying import RUN
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.pipe import Pipe
+from opsproof.system.hosts.transport import close_connections
 from opsproof.target import Connection
 from tests.lab.action_run import REPOSITORY
 from tests.lab.ssh_server import SshServer, ssh_server
@@ -206,8 +206,8 @@ class TestLifeline:
     def begin(self, server: SshServer) -> tuple[subprocess.Popen[str], str]:
         script = dedent("""
             import sys
-            from opsproof.system.carrying import RUN
-            from opsproof.system.host import Host
+            from opsproof.system.hosts.carrying import RUN
+            from opsproof.system.hosts.host import Host
             from opsproof.target import Connection
             host = Host(eval(sys.argv[1]))
             with host.pipe("sleep", "300") as pipe:

@@ -11,9 +11,9 @@ from psycopg import sql
 
 from opsproof.errors import DatabaseError, DatabaseMissing, PermissionDenied
 from opsproof.intent import MARK, Intent, disclose, enclose, own_comment
-from opsproof.system.databases import clear_intent, find_intents, read_intent, write_intent
-from opsproof.system.maintenance import maintenance
-from opsproof.system.postgres import connect, describe_database
+from opsproof.system.postgres.databases import clear_intent, find_intents, read_intent, write_intent
+from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.server import connect, describe_database
 from opsproof.target import DatabaseAddress, Secret
 from tests.lab.postgres_server import PostgresServer
 

@@ -12,7 +12,7 @@ import pytest
 
 from opsproof.errors import ProofError
 from opsproof.inspection.listening import check_listens, find_listened, find_port
-from opsproof.system.host import Host
+from opsproof.system.hosts.host import Host
 from opsproof.target import Connection, DatabaseAddress, DirectoryStoreSettings, Target
 
 HERE = Host(Connection())

@@ -6,10 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from opsproof.inspection.losses import Counted, TableShape, changed_rows, count_losses, losses_between, read_shape
-from opsproof.system.copytext import Content
-from opsproof.system.postgres import connect
-from opsproof.system.statement import Loss
+from opsproof.inspection.schemas.losses import (
+    Counted,
+    TableShape,
+    changed_rows,
+    count_losses,
+    losses_between,
+    read_shape,
+)
+from opsproof.system.postgres.copytext import Content
+from opsproof.system.postgres.server import connect
+from opsproof.system.postgres.statement import Loss
 from opsproof.target import DatabaseAddress
 from tests.lab.postgres_server import PostgresServer
 

@@ -16,16 +16,16 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from opsproof.errors import LockTimeout, MigrationError, ProgramMissing
-from opsproof.system.alembic_finding import find_ini, find_python
-from opsproof.system.host import Host
-from opsproof.system.migrations import (
+from opsproof.system.alembic.finding import find_ini, find_python
+from opsproof.system.alembic.migrations import (
     Migrations,
     Place,
     VersionTable,
     place_of,
     read_heads,
 )
-from opsproof.system.postgres import connect
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.server import connect
 from opsproof.target import Connection, DirectoryStoreSettings, MigrationSettings, Secret, Target
 from tests.lab.action_run import REPOSITORY
 from tests.lab.migrated import CHAIN, ENV, PASSWORD, Migrated, Script, migrated
@@ -39,9 +39,9 @@ SLOW = Script("slow_01", "customers_name", "pass",
 ASKER = """
 import json, sys
 from pathlib import PurePosixPath
-from opsproof.system.alembic_finding import find_ini, find_python
-from opsproof.system.host import Host
-from opsproof.system.migrations import Migrations, place_of
+from opsproof.system.alembic.finding import find_ini, find_python
+from opsproof.system.hosts.host import Host
+from opsproof.system.alembic.migrations import Migrations, place_of
 from opsproof.target import *
 ini, name, port, user, password = json.loads(sys.stdin.read())
 address = DatabaseAddress(name, "127.0.0.1", port, user, Secret(password))

@@ -11,9 +11,9 @@ import pytest
 from psycopg import sql
 
 from opsproof.archive.manifest import Setting
-from opsproof.inspection.preflight import examine
-from opsproof.inspection.situation import Situation
-from opsproof.system.dumpfile import DumpFile
+from opsproof.inspection.restores.preflight import examine
+from opsproof.inspection.restores.situation import Situation
+from opsproof.system.postgres.dumpfile import DumpFile
 from tests.lab.captured import LOCAL
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.situations import LIVE, live, of_backup, of_manifest, run_sql, situation, situation_of, the_finding

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from psycopg import sql
 
-from opsproof.system.lock import hold_lock
-from opsproof.system.postgres import connect, describe_database, list_databases
+from opsproof.system.postgres.lock import hold_lock
+from opsproof.system.postgres.server import connect, describe_database, list_databases
 from opsproof.target import DatabaseAddress, Secret
 from tests.lab.captured import captured, clients_of, contents_of, make_database, read_fingerprints, restore, run_client
 from tests.lab.postgres_server import PostgresServer

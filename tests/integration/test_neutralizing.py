@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from opsproof.errors import CommandFailed, DatabaseError, ProgramMissing, ProofError
-from opsproof.inspection.neutralized import Identity, check_neutralized, read_identity
-from opsproof.procedures.neutralizing import Neutralized, Neutralizing, Purpose
-from opsproof.system.host import Host
-from opsproof.system.postgres import connect
+from opsproof.inspection.restores.neutralized import Identity, check_neutralized, read_identity
+from opsproof.procedures.restore.neutralizing import Neutralized, Neutralizing, Purpose
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.server import connect
 from opsproof.target import Connection, DatabaseAddress, Target
 from tests.lab.odoo_tables import PRODUCTION, SECRET, UUID, acting, make_odoo, parameters
 from tests.lab.postgres_server import PostgresServer

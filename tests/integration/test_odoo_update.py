@@ -11,10 +11,10 @@ import pytest
 
 from opsproof.errors import CommandFailed, ProofError
 from opsproof.journal import Journal, Redactor
-from opsproof.procedures.deploy import Deploy
-from opsproof.procedures.deploying import DeployRequest
-from opsproof.procedures.odooupdating import modules_of
-from opsproof.system.releasepackage import PackedFile
+from opsproof.procedures.deploy.deploying import DeployRequest
+from opsproof.procedures.deploy.odooupdating import modules_of
+from opsproof.procedures.deploy.procedure import Deploy
+from opsproof.system.releases.package import PackedFile
 from opsproof.system.store import open_store
 from opsproof.target import DeploySettings, DirectoryStoreSettings, FilestoreSettings, Target
 from tests.lab.application import Application, running_application

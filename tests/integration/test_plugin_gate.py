@@ -112,7 +112,7 @@ def test_a_run_without_workers_loads_nothing_of_a_fleet(project: Project) -> Non
     (project.folder / "loaded.py").write_text(
         "import sys\n"
         "def pytest_sessionfinish():\n"
-        "    names = ('xdist', 'execnet', 'opsproof.plugin.fleet', 'opsproof.plugin.worker')\n"
+        "    names = ('xdist', 'execnet', 'opsproof.plugin.fleets.fleet', 'opsproof.plugin.fleets.worker')\n"
         "    print('LOADED', [name for name in names if name in sys.modules])\n"
     )
     run = project.run(

@@ -15,8 +15,8 @@ import pytest
 from psycopg import sql
 
 from opsproof.errors import ConnectionFailed, DatabaseError, DatabaseMissing, PermissionDenied
-from opsproof.system.lock import hold_lock
-from opsproof.system.postgres import connect, describe_database, list_databases, read_server
+from opsproof.system.postgres.lock import hold_lock
+from opsproof.system.postgres.server import connect, describe_database, list_databases, read_server
 from opsproof.target import DatabaseAddress, Secret
 from tests.lab.postgres_server import PostgresServer
 
@@ -182,7 +182,7 @@ class TestErrors:
 
     def test_a_server_that_never_answers_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two seconds is psycopg's least; asking for the names of the databases as well would take three times that."""
-        monkeypatch.setattr("opsproof.system.postgres.CONNECT_SECONDS", 2)
+        monkeypatch.setattr("opsproof.system.postgres.server.CONNECT_SECONDS", 2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             started = time.monotonic()
@@ -259,7 +259,7 @@ def test_databases_are_listed_without_templates(postgres: PostgresServer, addres
 
 HOLDS_THE_LOCK = """
 import sys, time
-from opsproof.system.lock import hold_lock
+from opsproof.system.postgres.lock import hold_lock
 from opsproof.target import DatabaseAddress, Secret
 address = DatabaseAddress("acme_prod", "127.0.0.1", int(sys.argv[1]), "postgres", Secret(sys.stdin.readline().strip()))
 with hold_lock(address):

@@ -13,11 +13,11 @@ from psycopg import sql
 from opsproof.archive.manifest import Extension
 from opsproof.errors import DumpError, ProofError
 from opsproof.inspection.finding import Finding, require
-from opsproof.inspection.preflight import examine
-from opsproof.inspection.situation import Situation
-from opsproof.system import catalog
-from opsproof.system.dump import ClientPrograms
-from opsproof.system.postgres import connect
+from opsproof.inspection.restores.preflight import examine
+from opsproof.inspection.restores.situation import Situation
+from opsproof.system.postgres import catalog
+from opsproof.system.postgres.dump import ClientPrograms
+from opsproof.system.postgres.server import connect
 from opsproof.target import DatabaseAddress
 from tests.lab.postgres_server import SYSTEM, WHEEL, PostgresServer, has_system_postgres, restarted_postgres
 from tests.lab.situations import (

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from opsproof.errors import DumpError
-from opsproof.inspection.preflight import UNREAD, examine
-from opsproof.inspection.situation import Situation
-from opsproof.system.dumpfile import DumpFile, read_plain_schema
+from opsproof.inspection.restores.preflight import UNREAD, examine
+from opsproof.inspection.restores.situation import Situation
+from opsproof.system.postgres.dumpfile import DumpFile, read_plain_schema
 from tests.lab.captured import captured, clients_of, make_database, run_client
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.shapes import SHAPES
@@ -104,7 +104,7 @@ def test_an_owner_that_the_role_may_not_give_things_to(plain: Situation, postgre
 
 
 def test_what_was_not_looked_at_is_said(plain: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsproof.system.dumpfile.MOST_TEXT", 100)
+    monkeypatch.setattr("opsproof.system.postgres.dumpfile.MOST_TEXT", 100)
     assert examine(plain) == (UNREAD,)
     assert not UNREAD.blocks
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from opsproof.errors import ConfigurationError, HostError, OpsproofError, ProofError
-from opsproof.system.host import Host
-from opsproof.system.releaseledger import LEDGER, Entry
-from opsproof.system.releasepackage import Package
-from opsproof.system.releases import Releases
-from opsproof.system.releasesource import pack
-from opsproof.system.releaseupload import read_files, upload
-from opsproof.system.transport import close_connections
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.transport import close_connections
+from opsproof.system.releases.layout import Releases
+from opsproof.system.releases.ledger import LEDGER, Entry
+from opsproof.system.releases.package import Package
+from opsproof.system.releases.source import pack
+from opsproof.system.releases.upload import read_files, upload
 from opsproof.target import Connection
 from tests.lab.ssh_server import SshServer, ssh_server
 

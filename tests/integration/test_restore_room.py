@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from opsproof.archive.manifest import Member
-from opsproof.inspection.preflight import examine
-from opsproof.inspection.situation import Situation
+from opsproof.inspection.restores.preflight import examine
+from opsproof.inspection.restores.situation import Situation
 from opsproof.target import FilestoreSettings
 from tests.lab.situations import live, of_backup, of_manifest, situation, the_finding
 

@@ -13,10 +13,10 @@ from psycopg import sql
 from opsproof.archive import manifest as records
 from opsproof.archive.manifest import Manifest, Member, TableRecord
 from opsproof.errors import DumpError, ProofError
-from opsproof.inspection.restored import prove
-from opsproof.system.dump import Clients
-from opsproof.system.postgres import connect, describe_database, read_server
-from opsproof.system.snapshot import open_snapshot
+from opsproof.inspection.restores.restored import prove
+from opsproof.system.postgres.dump import Clients
+from opsproof.system.postgres.server import connect, describe_database, read_server
+from opsproof.system.postgres.snapshot import open_snapshot
 from opsproof.target import DatabaseAddress
 from tests.lab.captured import clients_of, make_database, print_fingerprints, run_client
 from tests.lab.manifests import database_record, manifest_of

@@ -11,9 +11,9 @@ import pytest
 from psycopg import sql
 
 from opsproof.errors import ProofError
-from opsproof.inspection.restored import prove
-from opsproof.system.dumpfile import DumpFile
-from opsproof.system.load import assign_roles, load_dump
+from opsproof.inspection.restores.restored import prove
+from opsproof.system.postgres.dumpfile import DumpFile
+from opsproof.system.postgres.load import assign_roles, load_dump
 from tests.lab.captured import LOCAL, clients_of, make_database, run_client
 from tests.lab.postgres_server import PostgresServer
 

@@ -10,11 +10,11 @@ import pytest
 from psycopg import sql
 
 from opsproof.errors import DatabaseError, FilestoreError
-from opsproof.procedures.scratchcopy import find_abandoned_folders, remove_scratch_folder
-from opsproof.system.databases import scratch_name
-from opsproof.system.host import Host
-from opsproof.system.maintenance import maintenance
-from opsproof.system.scratch import claimed, drop_abandoned, drop_scratch, is_scratch_of
+from opsproof.procedures.drill.scratchcopy import find_abandoned_folders, remove_scratch_folder
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.databases import scratch_name
+from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.scratch import claimed, drop_abandoned, drop_scratch, is_scratch_of
 from opsproof.target import Connection, FilestoreSettings
 from tests.lab.application import Application, running_application
 from tests.lab.postgres_server import PostgresServer

@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.agekeys import IDENTITY_VARIABLE
-from opsproof.archive.catalogue import sidecar_name
-from opsproof.archive.choosing import Choice
-from opsproof.archive.fetching import fetch
-from opsproof.archive.flow import flowing
+from opsproof.archive.catalogue.choosing import Choice
+from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import Sidecar, to_json
-from opsproof.archive.opening import open_backup
-from opsproof.archive.seal import sealing_to
-from opsproof.archive.sealed import find_latest, load_opener
-from opsproof.archive.sealpolicy import SealPlan, plan_seal
+from opsproof.archive.reading.fetching import fetch
+from opsproof.archive.reading.opening import open_backup
+from opsproof.archive.sealing.agekeys import IDENTITY_VARIABLE
+from opsproof.archive.sealing.seal import sealing_to
+from opsproof.archive.sealing.sealed import find_latest, load_opener
+from opsproof.archive.sealing.sealpolicy import SealPlan, plan_seal
+from opsproof.archive.writing.flow import flowing
 from opsproof.errors import ArchiveError, ConfigurationError, OpsproofError, ProofError
+from opsproof.inspection.databases.looking import Unanswered
 from opsproof.inspection.keys import check_key_opens_latest
-from opsproof.inspection.looking import Unanswered
 from opsproof.journal import Journal
 from opsproof.policies import Policies, Sealing
-from opsproof.procedures.readingback import read_back
-from opsproof.procedures.sending import Sending
+from opsproof.procedures.backup.readingback import read_back
+from opsproof.procedures.backup.sending import Sending
 from opsproof.system.store import Store, StoredObject, open_store
 from opsproof.target import DirectoryStoreSettings, S3StoreSettings, Target
 from tests.lab.bucket import make_bucket, use_credentials

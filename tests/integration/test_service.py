@@ -21,10 +21,10 @@ from opsproof.demo.supervision import Supervisor as DemoSupervisor
 from opsproof.errors import CommandFailed, CommandTimeout, HostError, ProgramMissing, ProofError
 from opsproof.inspection.health import check_health, wait_until_healthy
 from opsproof.inventory.loading import load_environment
-from opsproof.system import service
-from opsproof.system.host import Host
-from opsproof.system.service import Service, services_of
-from opsproof.system.supervisor import Supervisor
+from opsproof.system.hosts.host import Host
+from opsproof.system.services import service
+from opsproof.system.services.service import Service, services_of
+from opsproof.system.services.supervisor import Supervisor
 from opsproof.target import Connection
 from tests.lab.demo_environment import running_demo
 from tests.lab.supervisord import running_supervisord

@@ -11,9 +11,9 @@ import pytest
 from psycopg import errors as pg
 
 from opsproof.errors import DatabaseError, LockTimeout, PermissionDenied
-from opsproof.system.copytext import Content
-from opsproof.system.postgres import connect
-from opsproof.system.snapshot import Sequence, open_snapshot
+from opsproof.system.postgres.copytext import Content
+from opsproof.system.postgres.server import connect
+from opsproof.system.postgres.snapshot import Sequence, open_snapshot
 from opsproof.target import DatabaseAddress
 from tests.lab.captured import captured, clients_of, contents_of, make_database, print_fingerprints
 from tests.lab.postgres_server import PostgresServer
@@ -230,8 +230,8 @@ def test_a_big_large_object_is_hashed_in_pieces_to_the_same_result(
         connection.execute("SELECT lo_from_bytea(1003, 'x'), lo_put(1003, 3000000, 'behind a hole')")
     with connect(address) as connection, open_snapshot(connection) as snapshot:
         whole = snapshot.large_objects()
-        monkeypatch.setattr("opsproof.system.snapshot.BIG_OBJECT_BYTES", 1000)
-        monkeypatch.setattr("opsproof.system.snapshot.PIECE_BYTES", 65_537)
+        monkeypatch.setattr("opsproof.system.postgres.snapshot.BIG_OBJECT_BYTES", 1000)
+        monkeypatch.setattr("opsproof.system.postgres.snapshot.PIECE_BYTES", 65_537)
         assert snapshot.large_objects() == whole
     assert {oid: content.rows for oid, content in whole.items()} == {1001: 2_100_000, 1002: 0, 1003: 3_000_013}
 

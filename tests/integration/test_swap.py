@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from opsproof.errors import DatabaseError, DatabaseMissing, PermissionDenied
-from opsproof.system.databases import find_intents, oid_of, write_intent
-from opsproof.system.maintenance import maintenance
-from opsproof.system.postgres import connect, describe_database
-from opsproof.system.swap import identity, rows_written_since, swap, swap_back
+from opsproof.system.postgres.databases import find_intents, oid_of, write_intent
+from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.server import connect, describe_database
+from opsproof.system.postgres.swap import identity, rows_written_since, swap, swap_back
 from opsproof.target import Secret
 from tests.lab.databases import (
     ODD,

@@ -18,11 +18,11 @@ import pytest
 from psycopg import sql
 
 from opsproof.errors import ConnectionFailed, Interrupted
-from opsproof.system import renaming
-from opsproof.system.databases import clear_intent, read_intent
-from opsproof.system.maintenance import maintenance
-from opsproof.system.postgres import Connection
-from opsproof.system.swap import swap_back
+from opsproof.system.postgres import renaming
+from opsproof.system.postgres.databases import clear_intent, read_intent
+from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.server import Connection
+from opsproof.system.postgres.swap import swap_back
 from tests.lab.databases import (
     Pair,
     act_at,
@@ -51,7 +51,7 @@ SWAPS = """
 import json, os, sys, time
 import psycopg
 from opsproof.intent import Intent
-from opsproof.system.swap import swap
+from opsproof.system.postgres.swap import swap
 from opsproof.target import DatabaseAddress, Secret
 
 said = json.loads(sys.stdin.readline())

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from opsproof.errors import DatabaseError
-from opsproof.system.databases import (
+from opsproof.system.postgres.databases import (
     drop_database,
 )
 from opsproof.target import Secret

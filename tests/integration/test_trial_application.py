@@ -15,8 +15,8 @@ import pytest
 
 from opsproof.errors import ConfigurationError, ProofError
 from opsproof.policies import DrillSettings
-from opsproof.procedures.trialapplication import MARK, require_sensible, trial_application
-from opsproof.system.host import Host
+from opsproof.procedures.drill.trialapplication import MARK, require_sensible, trial_application
+from opsproof.system.hosts.host import Host
 from opsproof.target import DatabaseAddress, FilestoreSettings, Secret, Target
 from tests.lab import trialserver
 from tests.lab.action_run import REPOSITORY
@@ -31,8 +31,8 @@ URL = "http://127.0.0.1:{port}/health"
 HOLDER = """
 import json, sys, time
 from tests.integration.test_trial_application import copy_of, settings_of
-from opsproof.procedures.trialapplication import trial_application
-from opsproof.system.host import Host
+from opsproof.procedures.drill.trialapplication import trial_application
+from opsproof.system.hosts.host import Host
 target = copy_of(json.loads(sys.argv[1]))
 with trial_application(target, Host(target.connection), settings_of("stubborn")) as answered:
     print("answers", answered.sessions, flush=True)

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from opsproof.errors import ConnectionFailed, DatabaseMissing
-from opsproof.system.dump import Clients, find_client_programs
-from opsproof.system.host import Host
-from opsproof.system.maintenance import maintenance
-from opsproof.system.postgres import connect
-from opsproof.system.transport import close_connections
-from opsproof.system.tunnel import close_tunnels
+from opsproof.system.hosts.host import Host
+from opsproof.system.hosts.transport import close_connections
+from opsproof.system.hosts.tunnel import close_tunnels
+from opsproof.system.postgres.dump import Clients, find_client_programs
+from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.server import connect
 from opsproof.target import DatabaseAddress
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.ssh_server import SshServer, ssh_server

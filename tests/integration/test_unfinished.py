@@ -15,13 +15,13 @@ import pytest
 from opsproof.errors import HostError, OpsproofError, ProofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
-from opsproof.procedures.exchange import Exchange
-from opsproof.procedures.recover import Recover
-from opsproof.procedures.workspace import Workspace, remove_abandoned
-from opsproof.system.databases import create_side, database_exists, oid_of, write_intent
-from opsproof.system.postgres import connect, describe_database
+from opsproof.procedures.recover.procedure import Recover
+from opsproof.procedures.restore.exchange import Exchange
+from opsproof.procedures.restore.workspace import Workspace, remove_abandoned
+from opsproof.system.postgres.databases import create_side, database_exists, oid_of, write_intent
+from opsproof.system.postgres.server import connect, describe_database
+from opsproof.system.postgres.swap import SwapResult
 from opsproof.system.store import open_store
-from opsproof.system.swap import SwapResult
 from opsproof.target import Target
 from tests.lab.captured import LOCAL
 from tests.lab.postgres_server import PostgresServer

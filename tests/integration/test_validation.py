@@ -8,7 +8,7 @@ import pytest
 
 from opsproof.errors import ProofError
 from opsproof.inspection.validation import Validated, validate
-from opsproof.system.postgres import connect
+from opsproof.system.postgres.server import connect
 from opsproof.target import DatabaseAddress, Query, Relation, ValidationSettings
 from tests.lab.postgres_server import PostgresServer, Session
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from opsproof.archive.agekeys import load_pyrage
-from opsproof.archive.choosing import choose_backup
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.archive.manifest import Manifest, to_json
+from opsproof.archive.sealing.agekeys import load_pyrage
 from opsproof.errors import (
     ConfigurationError,
     HostError,
@@ -27,8 +27,8 @@ from opsproof.errors import (
 from opsproof.inventory.loading import load_environment
 from opsproof.journal import Journal
 from opsproof.policies import Sealing
-from opsproof.procedures.verify import UNTOLD, Verify, require_passed
-from opsproof.system.databases import scratch_name
+from opsproof.procedures.verify.procedure import UNTOLD, Verify, require_passed
+from opsproof.system.postgres.databases import scratch_name
 from opsproof.system.store import StoredObject, open_store
 from opsproof.system.store.directory import DirectoryStore
 from opsproof.target import S3StoreSettings, Target
@@ -288,7 +288,7 @@ def test_a_server_that_may_not_take_a_trial_restore_is_an_error(shelf: Shelf) ->
 
 def test_no_room_is_an_error(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(shelf.folder)
-    monkeypatch.setattr("opsproof.procedures.soundness.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr("opsproof.procedures.verify.soundness.shutil.disk_usage", lambda _: usage._replace(free=1000))
     (done,) = shelf.look(shelf.newer.id)
     assert done.verdict == "error"
     assert isinstance(done.error, HostError)

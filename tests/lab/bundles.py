@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive import manifest as records
-from opsproof.archive.bundle import Bundle
 from opsproof.archive.manifest import Manifest, Member, Sidecar, TableRecord
-from opsproof.archive.reading import OpenedBackup, open_bundle
-from opsproof.archive.spool import Spool
-from opsproof.archive.zipstream import ZipWriter
+from opsproof.archive.reading.backup import OpenedBackup, open_bundle
+from opsproof.archive.writing.bundle import Bundle
+from opsproof.archive.writing.spool import Spool
+from opsproof.archive.writing.zipstream import ZipWriter
 from opsproof.errors import ArchiveError
-from opsproof.system.filestore import FileHeader
+from opsproof.system.files.filestore import FileHeader
 from tests.lab.manifests import STEM, filestore_record, manifest_of, sidecar_of
 
 DUMP = b"PGDMP" + bytes(range(256)) * 20

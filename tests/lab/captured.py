@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from opsproof.archive.capture import Capture, Capturing
-from opsproof.inspection.sameness import compare_contents, compare_objects
+from opsproof.archive.writing.capture import Capture, Capturing
+from opsproof.inspection.restores.sameness import compare_contents, compare_objects
 from opsproof.journal import Journal
-from opsproof.system.copytext import Content, CopyStream
-from opsproof.system.dump import Clients, find_client_programs
-from opsproof.system.host import Host
-from opsproof.system.postgres import connect, read_server
-from opsproof.system.snapshot import Snapshot, open_snapshot
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.copytext import Content, CopyStream
+from opsproof.system.postgres.dump import Clients, find_client_programs
+from opsproof.system.postgres.server import connect, read_server
+from opsproof.system.postgres.snapshot import Snapshot, open_snapshot
 from opsproof.target import Connection, DatabaseAddress
 from tests.lab.postgres_server import PostgresServer
 

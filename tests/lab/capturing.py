@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from opsproof.system.copytext import Content
+from opsproof.system.postgres.copytext import Content
 from opsproof.target import DatabaseAddress
 from tests.lab.captured import (
     captured,

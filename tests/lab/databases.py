@@ -17,11 +17,11 @@ import pytest
 from psycopg import sql
 
 from opsproof.intent import Intent
-from opsproof.system import renaming
-from opsproof.system.databases import create_side, find_intents, oid_of, parked_name, side_name
-from opsproof.system.maintenance import maintenance
-from opsproof.system.postgres import Connection, connect, describe_database
-from opsproof.system.swap import swap, swap_back
+from opsproof.system.postgres import renaming
+from opsproof.system.postgres.databases import create_side, find_intents, oid_of, parked_name, side_name
+from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.server import Connection, connect, describe_database
+from opsproof.system.postgres.swap import swap, swap_back
 from opsproof.target import DatabaseAddress
 from tests.lab.postgres_server import (
     PostgresServer,

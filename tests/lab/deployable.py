@@ -14,8 +14,8 @@ from typing import Any
 
 from opsproof.inventory.loading import load_environment
 from opsproof.journal import Journal, Redactor
-from opsproof.procedures.deploy import Deploy
-from opsproof.procedures.deploying import DeployRequest
+from opsproof.procedures.deploy.deploying import DeployRequest
+from opsproof.procedures.deploy.procedure import Deploy
 from opsproof.system.store import open_store
 from opsproof.target import Target
 from tests.lab import released_app

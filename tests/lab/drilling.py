@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from opsproof.archive.catalogue import sidecar_name
+from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import Sidecar, read_sidecar
 from tests.lab import moody, trialserver
 from tests.lab.action_run import ActionRun, Begun, Project, make_project

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from opsproof.system.filestore import Filestore
-from opsproof.system.host import Completed, Host
+from opsproof.system.files.filestore import Filestore
+from opsproof.system.hosts.host import Completed, Host
 from opsproof.target import Connection, FilestoreSettings
 from tests.lab.captured import LOCAL
 

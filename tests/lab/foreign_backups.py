@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.foreign import open_foreign
-from opsproof.archive.reading import OpenedBackup
+from opsproof.archive.foreign.recognising import open_foreign
+from opsproof.archive.reading.backup import OpenedBackup
 from opsproof.errors import ArchiveError
 from tests.lab.foreign_inputs import (
     ATTACHMENTS,

@@ -16,7 +16,7 @@ from typing import Any
 
 from psycopg import sql
 
-from opsproof.system.alembic_finding import url_of
+from opsproof.system.alembic.finding import url_of
 from tests.lab.action_run import ActionRun, Project, make_project
 from tests.lab.application import table_contents
 from tests.lab.postgres_server import PostgresServer, Session

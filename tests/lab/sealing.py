@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opsproof.archive.agekeys import load_pyrage
+from opsproof.archive.sealing.agekeys import load_pyrage
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from psycopg import sql
 
 from opsproof.archive.manifest import Extension, Manifest, Member, ServerRecord
 from opsproof.inspection.finding import Finding
-from opsproof.inspection.preflight import examine
-from opsproof.inspection.situation import Situation
-from opsproof.system.postgres import connect, describe_database, read_server
+from opsproof.inspection.restores.preflight import examine
+from opsproof.inspection.restores.situation import Situation
+from opsproof.system.postgres.server import connect, describe_database, read_server
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target
 from tests.lab.captured import clients_of, run_client
 from tests.lab.manifests import database_record, manifest_of

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 from zipfile import ZipFile
 
-from opsproof.archive.catalogue import sidecar_name
+from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.catalogue.verdict import parse_verdict
 from opsproof.archive.manifest import Manifest, Sidecar, to_json
-from opsproof.archive.verdict import parse_verdict
 from opsproof.inventory.loading import load_environment
 from opsproof.journal import Journal
-from opsproof.procedures.verify import Verification, Verify
+from opsproof.procedures.verify.procedure import Verification, Verify
 from opsproof.system.store import Store, open_store
 from opsproof.target import DirectoryStoreSettings, Target
 from tests.lab.action_run import ActionRun, Project
@@ -28,7 +28,7 @@ from tests.lab.restored import ENVIRONMENT, TARGET, Restorable, restorable
 
 CHECK = "checks/test_backups.py"
 STEP = "test_backups_are_whole"
-PLUGIN = "opsproof.plugin.verifications"
+PLUGIN = "opsproof.plugin.verbs.verifications"
 
 
 @dataclass(frozen=True)

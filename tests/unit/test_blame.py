@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from opsproof.errors import DumpError
-from opsproof.procedures.blame import is_fault_of_backup
-from opsproof.system.pipe import command_failed
+from opsproof.procedures.verify.blame import is_fault_of_backup
+from opsproof.system.hosts.pipe import command_failed
 
 
 def failed_with(status: int, *stderr: str) -> DumpError:

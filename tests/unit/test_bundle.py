@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.bundle import Bundle, FilesWritten
-from opsproof.archive.spool import Spool
+from opsproof.archive.writing.bundle import Bundle, FilesWritten
+from opsproof.archive.writing.spool import Spool
 from opsproof.errors import ArchiveError
-from opsproof.system.filestore import FileHeader
+from opsproof.system.files.filestore import FileHeader
 
 
 def addressed(data: bytes) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue import list_backups, sidecar_name
+from opsproof.archive.catalogue.listing import list_backups, sidecar_name
 from opsproof.archive.manifest import backup_id, to_json
 from opsproof.system.store import Store, open_store
 from opsproof.target import DirectoryStoreSettings

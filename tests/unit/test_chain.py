@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.signature import load_signer
+from opsproof.archive.sealing.signature import load_signer
 from opsproof.chain import FIRST, link_of, verify_chain
 from opsproof.journal import Journal, Redactor
 from opsproof.policies import Sealing

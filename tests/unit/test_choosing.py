@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue import READ_AT_ONCE
-from opsproof.archive.choosing import choose_backup
+from opsproof.archive.catalogue.choosing import choose_backup
+from opsproof.archive.catalogue.listing import READ_AT_ONCE
 from opsproof.errors import StoreError
 from opsproof.system.store import Store
 from opsproof.target import Target

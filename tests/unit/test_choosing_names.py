@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.choosing import choose_backup
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.errors import ConfigurationError, StoreError
 from opsproof.system.store import Store, open_store
 from opsproof.target import DatabaseAddress, Target

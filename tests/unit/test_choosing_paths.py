@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue import sidecar_name
-from opsproof.archive.choosing import choose_backup
+from opsproof.archive.catalogue.choosing import choose_backup
+from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import to_json
 from opsproof.errors import ArchiveError, ConfigurationError
 from opsproof.system.store import Store

@@ -10,7 +10,7 @@ import pytest
 import xxhash
 
 from opsproof.errors import DumpError
-from opsproof.system.copytext import Content, CopyStream, PlainDump
+from opsproof.system.postgres.copytext import Content, CopyStream, PlainDump
 
 FOOTER = b"--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict aBc123\n\n"
 PREAMBLE = b"--\n-- PostgreSQL database dump\n--\n\n\\restrict aBc123\n\nSET statement_timeout = 0;\n"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opsproof.archive.reading import open_bundle
+from opsproof.archive.reading.backup import open_bundle
 from opsproof.errors import ArchiveError
 from tests.lab.bundles import Content, Piece, compose, pieces, read_all, write_bundle
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from opsproof.system.databases import OURS, parked_name, side_name
+from opsproof.system.postgres.databases import OURS, parked_name, side_name
 
 MOMENT = datetime(2026, 1, 31, 2, 3, 4, 567, tzinfo=UTC)
 LONG = ("x" * 63, "ä" * 31, "日本" * 10 + "abc", "a" + "€" * 20, "x" * 42 + "é", "😀" * 15)

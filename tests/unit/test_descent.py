@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from opsproof.errors import MigrationError, OpsproofError, ProofError
-from opsproof.inspection.descent import (
+from opsproof.inspection.schemas.descent import (
     UNTOUCHED,
     Descent,
     explain_target,
@@ -19,11 +19,11 @@ from opsproof.inspection.descent import (
     require_same_plan,
     require_target,
 )
-from opsproof.inspection.losses import Counted
-from opsproof.system.downgrade import Reading
-from opsproof.system.history import History, Revision
-from opsproof.system.migrations import Planned, Versioning, VersionTable
-from opsproof.system.statement import Loss
+from opsproof.inspection.schemas.losses import Counted
+from opsproof.system.alembic.downgrade import Reading
+from opsproof.system.alembic.history import History, Revision
+from opsproof.system.alembic.migrations import Planned, Versioning, VersionTable
+from opsproof.system.postgres.statement import Loss
 
 
 def revision(name: str, *down: str, title: str = "") -> Revision:

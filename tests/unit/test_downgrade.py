@@ -6,8 +6,8 @@ from textwrap import dedent, indent
 
 import pytest
 
-from opsproof.system.downgrade import Reading, read_downgrade
-from opsproof.system.statement import Loss
+from opsproof.system.alembic.downgrade import Reading, read_downgrade
+from opsproof.system.postgres.statement import Loss
 
 
 def read(body: str, upgrade: str = "op.create_table('t')", before: str = "") -> Reading:

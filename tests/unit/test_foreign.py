@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.foreign import open_foreign
-from opsproof.archive.reading import OpenedBackup
+from opsproof.archive.foreign.recognising import open_foreign
+from opsproof.archive.reading.backup import OpenedBackup
 from opsproof.errors import ArchiveError
 from tests.lab.foreign_backups import CUSTOM_DUMP, FILES, MANIFEST, ODOO, extracted, read_files, refusal
 from tests.lab.foreign_inputs import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.foreign import open_foreign
+from opsproof.archive.foreign.recognising import open_foreign
 from opsproof.errors import ArchiveError
 from tests.lab.foreign_backups import MANIFEST, ODOO, extracted, read_files, refusal
 from tests.lab.foreign_inputs import (

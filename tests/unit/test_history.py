@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsproof.system.history import History, Revision
+from opsproof.system.alembic.history import History, Revision
 
 
 def revision(name: str, *down: str, depends_on: tuple[str, ...] = (), title: str = "") -> Revision:

@@ -12,7 +12,7 @@ import pytest
 
 from opsproof.archive import manifest as records
 from opsproof.archive.manifest import Manifest
-from opsproof.archive.reading import open_bundle
+from opsproof.archive.reading.backup import open_bundle
 from opsproof.errors import ArchiveError
 from tests.lab.bundles import FILE, Piece, compose, pieces, read_all, refuse, write_bundle
 from tests.lab.manifests import STEM, manifest_of, sidecar_of

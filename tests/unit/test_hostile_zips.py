@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.reading import open_bundle
+from opsproof.archive.reading.backup import open_bundle
 from opsproof.errors import ArchiveError
-from opsproof.system.filestore import FileHeader
+from opsproof.system.files.filestore import FileHeader
 from tests.lab.bundles import FILE, Piece, compose, patch_central, patch_local, pieces, refuse, write_bundle
 from tests.lab.manifests import STEM
 

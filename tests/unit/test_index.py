@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.index import NAME, Contents, read_contents, write_index
+from opsproof.archive.catalogue.index import NAME, Contents, read_contents, write_index
 from opsproof.archive.manifest import to_json
 from opsproof.errors import StoreDenied, StoreError
 from opsproof.system.store import Store, open_store
@@ -131,7 +131,7 @@ def test_a_bad_index_is_as_good_as_none(
 
 def test_what_unpacks_to_more_than_any_index_is_none(store: Store, full: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip # noqa: E501
     index_of(store, tmp_path)
-    monkeypatch.setattr("opsproof.archive.index.MOST_UNPACKED", 1000)
+    monkeypatch.setattr("opsproof.archive.catalogue.index.MOST_UNPACKED", 1000)
     assert read_contents(store).read == len(full)
 
 

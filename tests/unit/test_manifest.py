@@ -23,7 +23,7 @@ from opsproof.archive.manifest import (
     write_listing,
 )
 from opsproof.errors import ArchiveError
-from opsproof.system.copytext import Content
+from opsproof.system.postgres.copytext import Content
 from tests.lab.manifests import TAKEN, manifest_of, sidecar_of
 
 UNSAFE = [

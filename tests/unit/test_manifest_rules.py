@@ -7,7 +7,7 @@ import json
 import pytest
 
 from opsproof.archive.manifest import read_sidecar, to_json
-from opsproof.archive.restoretext import restore_text
+from opsproof.archive.writing.restoretext import restore_text
 from tests.lab.manifests import database_record, manifest_of, sidecar_of
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.manifest import Manifest, OdooRecord, ServerRecord, read_sidecar, to_json
-from opsproof.inspection.neutralized import Identity
+from opsproof.inspection.restores.neutralized import Identity
 from opsproof.inventory.schema import HostVariables
 from opsproof.neutralizing import ALWAYS, BUILT_IN, major_of, own_statements, sink
-from opsproof.procedures.neutralizing import Neutralizing, decide
-from opsproof.system.host import Host
+from opsproof.procedures.restore.neutralizing import Neutralizing, decide
+from opsproof.system.hosts.host import Host
 from opsproof.target import Connection, Target
 from tests.lab.manifests import database_record, manifest_of, sidecar_of
 from tests.lab.targets import target_of

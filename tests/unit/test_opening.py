@@ -11,9 +11,9 @@ from zipfile import ZIP_STORED, ZipFile
 
 import pytest
 
-from opsproof.archive.opening import open_backup
+from opsproof.archive.reading.opening import open_backup
 from opsproof.errors import ArchiveError
-from opsproof.system.filestore import FileHeader
+from opsproof.system.files.filestore import FileHeader
 from tests.lab.bundles import FILES, SQL, write_bundle
 from tests.lab.manifests import STEM
 

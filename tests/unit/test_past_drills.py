@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from opsproof.archive.agekeys import IDENTITY_VARIABLE
-from opsproof.archive.drills import PastDrill, read_drills
-from opsproof.archive.seal import seal
-from opsproof.archive.signature import load_signer
+from opsproof.archive.catalogue.drills import PastDrill, read_drills
+from opsproof.archive.sealing.agekeys import IDENTITY_VARIABLE
+from opsproof.archive.sealing.seal import seal
+from opsproof.archive.sealing.signature import load_signer
 from opsproof.journal import Journal
 from opsproof.policies import Policies, Sealing
 from opsproof.system.store import Store, open_store

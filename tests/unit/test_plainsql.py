@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsproof.archive.plainsql import check_plain_sql, checked_plain_sql
+from opsproof.archive.reading.plainsql import check_plain_sql, checked_plain_sql
 from opsproof.errors import ArchiveError
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.shapes import SHAPES

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.manifest import Member, Sidecar, TableRecord
-from opsproof.archive.reading import OpenedBackup, OpenedPlain, open_bundle
+from opsproof.archive.reading.backup import OpenedBackup, OpenedPlain, open_bundle
 from opsproof.errors import ArchiveError
-from opsproof.system.filestore import FileHeader
+from opsproof.system.files.filestore import FileHeader
 from tests.lab.bundles import DUMP, FILES, LINKS, ROLES, SQL, TABLES, read_all, sha256, write_bundle
 from tests.lab.manifests import STEM, manifest_of, sidecar_of
 
@@ -188,7 +188,7 @@ def test_many_files_need_little_memory(tmp_path: Path) -> None:
 MEASURE = r"""
 import re, sys
 from pathlib import Path
-from opsproof.archive.reading import open_bundle
+from opsproof.archive.reading.backup import open_bundle
 opened = open_bundle(Path(sys.argv[1]))
 opened.verify()
 assert sum(1 for _ in opened.file_members()) == 200_000

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from opsproof.archive.relay import PIECE_BYTES, PIECES_WAITING, Relay, relaying
+from opsproof.archive.writing.relay import PIECE_BYTES, PIECES_WAITING, Relay, relaying
 from opsproof.errors import ArchiveError, StoreError
 
 

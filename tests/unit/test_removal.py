@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue import sidecar_name
-from opsproof.archive.index import write_index
-from opsproof.archive.retention import Rules
-from opsproof.archive.signature import load_signer
-from opsproof.archive.verdict import verdict_name
+from opsproof.archive.catalogue.index import write_index
+from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.catalogue.retention import Rules
+from opsproof.archive.catalogue.verdict import verdict_name
+from opsproof.archive.sealing.signature import load_signer
 from opsproof.errors import ProofError
 from opsproof.journal import Journal
 from opsproof.policies import Policies, Retention, Sealing
-from opsproof.procedures.removal import Removed, remove_backups
-from opsproof.procedures.shelf import renew_index, require_readable
-from opsproof.procedures.stocktaking import Stock, take_stock
+from opsproof.procedures.cleanup.removal import Removed, remove_backups
+from opsproof.procedures.cleanup.shelf import renew_index, require_readable
+from opsproof.procedures.cleanup.stocktaking import Stock, take_stock
 from opsproof.system.store import Lock, Refusal, Store, StoredObject
 from opsproof.system.store.directory import DirectoryStore
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from opsproof.archive.restoretext import restore_text
+from opsproof.archive.writing.restoretext import restore_text
 from tests.lab.manifests import STEM, database_record, filestore_record, manifest_of
 
 AWKWARD = ["it's", 'say "x"', "$(touch x)", "a;b|c&d", "a=b", "back\\slash", "Größe", "50%", "{id}", "two words"]

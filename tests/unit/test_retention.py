@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opsproof.archive.ownership import Owner
-from opsproof.archive.retention import CLOCKS_DIFFER_BY, Decision, Known, Rules, Whose, decide, last_verified
+from opsproof.archive.catalogue.ownership import Owner
+from opsproof.archive.catalogue.retention import CLOCKS_DIFFER_BY, Decision, Known, Rules, Whose, decide, last_verified
 from opsproof.errors import ConfigurationError
 from opsproof.policies import Retention
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue import sidecar_name
-from opsproof.archive.signature import load_signer, signature_name
+from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.sealing.signature import load_signer, signature_name
 from opsproof.errors import ArchiveError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.policies import Policies, Sealing
-from opsproof.procedures.safety import build_from_safety_backup, restore_safety_backup
+from opsproof.procedures.restore.safety import build_from_safety_backup, restore_safety_backup
 from opsproof.system.store.directory import DirectoryStore
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target
 from tests.lab.sealing import new_signing_key

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from opsproof.errors import ProofError
-from opsproof.inspection.sameness import compare_contents, compare_objects, require_attachments
-from opsproof.system.copytext import Content
+from opsproof.inspection.restores.sameness import compare_contents, compare_objects, require_attachments
+from opsproof.system.postgres.copytext import Content
 
 READING = {"public.a": Content(2, "f" * 32), "public.b": Content(0, "0" * 32)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from opsproof.plugin.scheduling import Portion, TargetScheduling
+from opsproof.plugin.fleets.scheduling import Portion, TargetScheduling
 
 # Two steps for each of three targets, as pytest orders them, and a test of no target.
 TARGETS = ["a", "a", "b", "b", "", "c", "c"]

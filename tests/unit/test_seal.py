@@ -13,12 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.agekeys import IDENTITY_VARIABLE, Identities, load_identities, read_recipients
-from opsproof.archive.catalogue import sidecar_name, stem_of
-from opsproof.archive.flow import flowing
+from opsproof.archive.catalogue.listing import sidecar_name, stem_of
 from opsproof.archive.manifest import is_backup_of, to_json
-from opsproof.archive.restoretext import restore_text
-from opsproof.archive.seal import (
+from opsproof.archive.sealing.agekeys import IDENTITY_VARIABLE, Identities, load_identities, read_recipients
+from opsproof.archive.sealing.seal import (
     MAGIC,
     WrongKeyError,
     open_beginning,
@@ -27,8 +25,8 @@ from opsproof.archive.seal import (
     sealing_to,
     unsealing,
 )
-from opsproof.archive.sealpolicy import plan_seal
-from opsproof.archive.signature import (
+from opsproof.archive.sealing.sealpolicy import plan_seal
+from opsproof.archive.sealing.signature import (
     SIGNING_VARIABLE,
     load_signer,
     load_verify_key,
@@ -37,6 +35,8 @@ from opsproof.archive.signature import (
     require_authentic_file,
     signature_name,
 )
+from opsproof.archive.writing.flow import flowing
+from opsproof.archive.writing.restoretext import restore_text
 from opsproof.errors import ArchiveError, ConfigurationError, StoreError
 from opsproof.policies import Sealing
 from opsproof.system.store import Store

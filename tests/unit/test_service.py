@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from opsproof.errors import CommandFailed, CommandTimeout, HostError, ProgramMissing
-from opsproof.system import service
-from opsproof.system.host import Host
-from opsproof.system.service import Service, services_of
-from opsproof.system.supervisor import Supervisor
-from opsproof.system.systemd import Systemd
+from opsproof.system.hosts.host import Host
+from opsproof.system.services import service
+from opsproof.system.services.service import Service, services_of
+from opsproof.system.services.supervisor import Supervisor
+from opsproof.system.services.systemd import Systemd
 from opsproof.target import Connection, DatabaseAddress, DirectoryStoreSettings, Target
 
 HOST = Host(Connection())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from isal import isal_zlib
 
-from opsproof.archive.spool import Spool
+from opsproof.archive.writing.spool import Spool
 from opsproof.errors import ArchiveError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def test_a_bit_that_flips_after_compression_is_an_error(
 FILLS_A_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from opsproof.archive.spool import Spool
+from opsproof.archive.writing.spool import Spool
 from opsproof.errors import ArchiveError
 import os
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from opsproof.archive.plainsql import check_plain_sql
+from opsproof.archive.reading.plainsql import check_plain_sql
 from opsproof.errors import ArchiveError
 
 FOOTER = b"\n--\n-- PostgreSQL database dump complete\n--\n\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opsproof.system.statement import Loss, Statements, read_statements
+from opsproof.system.postgres.statement import Loss, Statements, read_statements
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from opsproof.inspection.objectives import RecoveryPoint, RecoveryTime
 from opsproof.inspection.validation import Validated
-from opsproof.procedures.backup import Outcome
-from opsproof.procedures.drilled import DrillOutcome
-from opsproof.procedures.exchange import Outage
-from opsproof.procedures.rolledback import RollbackOutcome
+from opsproof.procedures.backup.procedure import Outcome
+from opsproof.procedures.drill.drilled import DrillOutcome
+from opsproof.procedures.restore.exchange import Outage
+from opsproof.procedures.rollback.rolledback import RollbackOutcome
 from opsproof.report import summary
 
 OUTCOME = Outcome(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
-from opsproof.archive.catalogue import Entry
+from opsproof.archive.catalogue.listing import Entry
 from opsproof.report import tables
 from opsproof.report.tables import StoreListing
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Environment, FilestoreSettings, Secret, Target

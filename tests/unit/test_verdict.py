@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsproof.archive.choosing import choose_backup, choose_backup_at
-from opsproof.archive.manifest import Author
-from opsproof.archive.verdict import (
+from opsproof.archive.catalogue.choosing import choose_backup, choose_backup_at
+from opsproof.archive.catalogue.verdict import (
     Verdict,
     VerdictRecord,
     failed_backups,
@@ -23,6 +22,7 @@ from opsproof.archive.verdict import (
     verdict_name,
     verdict_to_json,
 )
+from opsproof.archive.manifest import Author
 from opsproof.errors import ArchiveError, StoreError
 from opsproof.system.store import Listing, Store
 from opsproof.target import Target

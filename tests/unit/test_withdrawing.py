@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from opsproof.archive.catalogue import sidecar_name
+from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.errors import ObjectExists
 from opsproof.journal import Journal
-from opsproof.procedures.backup import Backup
+from opsproof.procedures.backup.procedure import Backup
 from opsproof.system.store.directory import DirectoryStore
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target
 from tests.lab.manifests import manifest_of

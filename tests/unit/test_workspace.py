@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.procedures.abandoned import find_folders
-from opsproof.procedures.workspace import LOCK, PREFIX, Workspace, remove_abandoned
+from opsproof.procedures.cleanup.abandoned import find_folders
+from opsproof.procedures.restore.workspace import LOCK, PREFIX, Workspace, remove_abandoned
 
 KILLED = """
 import os, signal
-from opsproof.procedures.abandoned import find_folders
-from opsproof.procedures.workspace import Workspace
+from opsproof.procedures.cleanup.abandoned import find_folders
+from opsproof.procedures.restore.workspace import Workspace
 one = Workspace()
 (one.path / "database").write_text("what nobody else may read")
 (one.path / "parts").mkdir()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.spool import Spool
-from opsproof.archive.zipstream import ZipWriter
+from opsproof.archive.writing.spool import Spool
+from opsproof.archive.writing.zipstream import ZipWriter
 from opsproof.errors import ArchiveError
 
 MOMENT = datetime(2024, 2, 29, 23, 59, 58, tzinfo=UTC)

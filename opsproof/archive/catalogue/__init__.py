@@ -1,0 +1,1 @@
+"""The backups of a store: found, chosen, judged, kept or let go."""

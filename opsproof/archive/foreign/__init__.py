@@ -1,0 +1,1 @@
+"""Backups that others made: recognised by what they hold, and read with distrust."""

@@ -1,0 +1,1 @@
+"""Reading a backup, and believing nothing of it before it was checked."""

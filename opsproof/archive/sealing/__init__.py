@@ -1,0 +1,1 @@
+"""Encryption by age, and signatures by Ed25519."""

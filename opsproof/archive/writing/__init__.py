@@ -1,0 +1,1 @@
+"""Taking a backup: from a snapshot to a bundle, as a stream."""

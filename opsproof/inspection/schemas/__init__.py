@@ -1,0 +1,1 @@
+"""What a schema is, and what going back in its history would cost."""

@@ -1,0 +1,1 @@
+"""Targets side by side: workers of pytest-xdist, and what each of them does."""

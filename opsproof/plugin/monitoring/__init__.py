@@ -1,0 +1,1 @@
+"""What runs came to, for those who watch: tallies, metrics, pings, one line for Nagios."""

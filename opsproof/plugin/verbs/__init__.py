@@ -1,0 +1,1 @@
+"""What the files in `actions/` and `checks/` ask for by name."""

@@ -1,0 +1,1 @@
+"""Back up one target, and what that is made of."""

@@ -1,0 +1,1 @@
+"""Clean up: old backups, and what runs and migrations have left."""

@@ -1,0 +1,1 @@
+"""Deploy a release, with the database that belongs to it."""

@@ -1,0 +1,186 @@
+"""Odoo's own update of a database: `-u` of the modules that differ between two releases, on a side database."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+
+from opsproof.errors import CommandFailed, ProgramMissing, ProofError
+from opsproof.procedures.restore.odoocommand import PROGRAMS, account_of
+from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.server import connect, own_search_path
+from opsproof.system.releases.package import PackedFile
+from opsproof.target import Target
+
+MANIFESTS = ("__manifest__.py", "__openerp__.py")
+INSTALLED = ("installed", "to upgrade")
+LAST_LINES = 20
+_ADDONS = re.compile(r"^\s*addons_path\s*=\s*(.+?)\s*$", re.MULTILINE)
+# What a crash leaves half done says so here.
+_UNDONE = "SELECT name, state FROM ir_module_module WHERE state LIKE 'to %' ORDER BY 1"
+
+
+class OdooUpdate:
+    """An Odoo.
+
+    Args:
+        target: Whose.
+        host: Where it runs.
+        code: The release's folder, its files, and those of the release that is live.
+        program: Odoo's command; empty looks for it, in the release first.
+        current: The link that odoo.conf's addons_path goes through.
+        exists: Whether there is a database.
+    """
+
+    name = "odoo"
+
+    def __init__(
+        self,
+        target: Target,
+        host: Host,
+        code: tuple[PurePosixPath, Mapping[str, PackedFile], Mapping[str, PackedFile]],
+        program: str,
+        current: str,
+        *,
+        exists: bool = True,
+    ) -> None:
+        self._target = target
+        self._host = host.as_user(account_of(target, host))
+        self._path, files, before = code
+        self._program = program
+        self._current = current
+        new, old = modules_of(files), modules_of(before)
+        self._changed = {name for name, digest in new.items() if old.get(name) != digest}
+        self._wanted: tuple[str, ...] = () if exists else ("base",)
+
+    def pending(self) -> tuple[str, ...]:
+        """Return the installed modules that are others in this release.
+
+        Raises:
+            DatabaseError: The database does not answer.
+        """
+        with connect(self._target.database) as connection, own_search_path(connection):
+            rows = connection.execute(
+                "SELECT name FROM ir_module_module WHERE state = ANY(%s) ORDER BY 1", (list(INSTALLED),)
+            ).fetchall()
+        self._wanted = tuple(name for (name,) in rows if name in self._changed)
+        return self._wanted
+
+    def initial(self) -> tuple[str, ...]:
+        """Return that the module base is installed."""
+        return ("base",)
+
+    def apply(self, database: str) -> None:
+        """Update the modules that `pending` has found.
+
+        Raises:
+            CommandFailed: Odoo said no.
+            ProofError: A module is left half done.
+        """
+        self._run(database, "-u", self._wanted)
+
+    def initialise(self, database: str) -> None:
+        """Install `base` in an empty database."""
+        self._run(database, "-i", ("base",))
+
+    def _run(self, database: str, verb: str, modules: tuple[str, ...]) -> None:
+        command = [self._find_program(), "-d", database, verb, ",".join(modules)]
+        command += ["--stop-after-init", "--no-http", "--max-cron-threads=0", *self._configuration()]
+        with self._files_of(database):
+            done = self._host.run(
+                "sh", "-c", 'cd -- "$0" && exec "$@"', str(self._path), *command,
+                timeout=self._target.step_timeout, accept=range(256),
+            )  # fmt: skip
+        if done.status != 0:
+            tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-LAST_LINES:])
+            raise CommandFailed(
+                f"Odoo could not {'update' if verb == '-u' else 'install'} {', '.join(modules)}",
+                expected="exit status 0",
+                found=tail or f"exit status {done.status}",
+                kept="the database that was live is as it was",
+                hint=f"see what it says of a copy: {shlex.join(command)}",
+            )
+        with connect(self._target.database, database=database) as connection, own_search_path(connection):
+            undone = connection.execute(_UNDONE).fetchall()
+        if undone:
+            raise ProofError(
+                "Odoo has left modules half done",
+                expected="every module installed or not",
+                found=", ".join(f"{name}: {state}" for name, state in undone),
+                kept="the database that was live is as it was",
+                hint="look at Odoo's log of the update",
+            )
+
+    def _configuration(self) -> list[str]:
+        """Return odoo.conf, with the release in the place of `current` wherever addons are looked for."""
+        conf = self._target.odoo_conf
+        if conf is None:
+            return []
+        text = self._host.run("cat", "--", conf).stdout
+        found = _ADDONS.search(text)
+        if found is None or self._current not in found[1]:
+            return ["-c", conf]
+        addons = ",".join(
+            str(self._path) + one.strip().removeprefix(self._current)
+            if one.strip() == self._current or one.strip().startswith(f"{self._current}/")
+            else one.strip()
+            for one in found[1].split(",")
+        )
+        return ["-c", conf, f"--addons-path={addons}"]
+
+    def _find_program(self) -> str:
+        if self._program:
+            return self._program
+        for name in PROGRAMS:
+            if self._host.is_executable(str(self._path / name)):
+                return str(self._path / name)
+        program = next((name for name in PROGRAMS if self._host.find_program(name)), None)
+        if program is None:
+            raise ProgramMissing(
+                "odoo not found",
+                expected="odoo-bin in the release, or odoo on the host's PATH",
+                found="neither",
+                kept="the database that was live is as it was",
+                hint="odoo_bin: /path/to/odoo-bin in the inventory; or `deploy: {database: none}`",
+            )
+        return program
+
+    @contextmanager
+    def _files_of(self, database: str) -> Iterator[None]:
+        """Let the side database have the live one's files: they are only ever added to."""
+        settings = self._target.filestore
+        if settings is None or settings.path.name != self._target.database.name:
+            yield
+            return
+        link = str(settings.path.parent / database)
+        self._host.run("ln", "-sfnT", "--", settings.path.name, link)
+        try:
+            yield
+        finally:
+            self._host.run("rm", "-f", "--", link)
+
+
+def remove_link(target: Target, host: Host, database: str) -> None:
+    """Remove the way to the files that a killed run has given a side database."""
+    settings = target.filestore
+    if settings is not None and target.deploy_folder:
+        link = str(settings.path.parent / database)
+        host.run("sh", "-c", '[ ! -L "$0" ] || rm -f -- "$0"', link)
+
+
+def modules_of(files: Mapping[str, PackedFile]) -> dict[str, str]:
+    """Return Odoo's modules among the files of a release, and a digest of each: of every file that is in it."""
+    folders = {str(PurePosixPath(path).parent) for path in files if PurePosixPath(path).name in MANIFESTS}
+    found = {}
+    for folder in sorted(folders - {"."}):
+        listing = sorted(
+            (path.removeprefix(f"{folder}/"), one.sha256, one.link or "")
+            for path, one in files.items()
+            if path.startswith(f"{folder}/") and "__pycache__" not in path.split("/")
+        )
+        found[PurePosixPath(folder).name] = hashlib.sha256(repr(listing).encode("utf-8", "surrogateescape")).hexdigest()
+    return found

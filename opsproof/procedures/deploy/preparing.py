@@ -1,0 +1,276 @@
+"""What a deploy prepares while the application still works: backup, upload, hooks, shared links, and the update's plan.
+
+Each public method is one step of `actions/test_deploy.py`, after those of `Deploying`. `close` takes back whatever was
+not brought to its end.
+"""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import shlex
+import socket
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from opsproof.archive.catalogue.choosing import LATEST, choose_backup
+from opsproof.errors import HostError, OpsproofError, StoreError
+from opsproof.inspection.finding import require
+from opsproof.inspection.restores.preflight import examine_rollback
+from opsproof.inspection.schemas.schemastate import state_of
+from opsproof.inspection.validation import find_orphans, validate
+from opsproof.intent import Intent
+from opsproof.journal import Journal
+from opsproof.procedures.deploy.deploying import Deploying, DeployOutcome, DeployRequest
+from opsproof.procedures.deploy.hooks import Ran
+from opsproof.procedures.deploy.turnover import DEPLOYED, Turnover, free_names, options_of
+from opsproof.procedures.deploy.updating import Code, Update, update_of
+from opsproof.procedures.restore.exchange import explain_failed_undo
+from opsproof.procedures.restore.safety import build_from_safety_backup, take_safety_backup
+from opsproof.system.postgres.databases import create_side, drop_database
+from opsproof.system.postgres.lock import Lock, hold_lock
+from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.scratch import drop_abandoned
+from opsproof.system.postgres.server import connect, describe_database
+from opsproof.system.releases.upload import read_files, upload
+from opsproof.system.store import Store
+from opsproof.target import Target, ValidationSettings
+
+# What is in the release under a shared path goes: what is shared takes its place.
+_SHARE = """
+cd -- "$0" || exit
+mkdir -p -- "$1/$(dirname -- "$2")" "$(dirname -- "$2")" || exit
+if [ ! -e "$1/$2" ]; then
+  if [ -f "$2" ] && [ "$3" != folder ]; then cp -p -- "$2" "$1/$2" || exit
+  else mkdir -- "$1/$2" || exit
+  fi
+fi
+rm -rf -- "$2" && ln -s -- "$1/$2" "$2"
+"""
+
+
+class Preparing(Deploying):
+    """The first half of a deploy; arguments are those of `Deploying`."""
+
+    lock: Lock
+    turnover: Turnover
+    update: Update
+
+    def __init__(self, target: Target, store: Store, journal: Journal, request: DeployRequest) -> None:
+        super().__init__(target, store, journal, request)
+        self.outcome: DeployOutcome | None = None
+        self.backup = ""
+        self.release = ""
+        self.pending: tuple[str, ...] = ()
+        self.ran: list[Ran] = []
+        self._has_hooked = False
+        # Those of the last step, for its report.
+        self.told: list[Ran] = []
+        # The foreign keys that did not hold before either.
+        self.orphans: frozenset[str] = frozenset()
+
+    def take_lock(self) -> Lock:
+        """Keep other runs off this target, and clear away what killed ones have left.
+
+        Raises:
+            DatabaseError: Another run is at work on it.
+            ProofError: One has left something unfinished since.
+        """
+        self.lock = self._undo.enter_context(hold_lock(self.target.database, "deploy"))
+        self._undo.enter_context(self.releases.held())
+        self.require_nothing_unfinished()
+        for name in self.releases.clear_unfinished():
+            self.journal.warn(f"release {name} of a run that was killed is removed")
+        for name in drop_abandoned(self.target.database):
+            self.journal.warn(f"{name!r} of an earlier look is dropped")
+        self.layout = self.releases.look()
+        return self.lock
+
+    def take_backup(self) -> str:
+        """Back up what is live, and prove that; or find a fresh verified backup. Return its id; empty without database.
+
+        Raises:
+            OpsproofError: It failed.
+        """
+        self.lock.check()
+        if self.facts is not None:
+            self.backup = self._fresh_backup()
+            if not self.backup:
+                with self.journal.phase("backup"):
+                    self.backup = take_safety_backup(self.target, self.store, self.journal, "before deploy").id
+        return self.backup
+
+    def upload(self) -> PurePosixPath:
+        """Send the release to its host, beside the live one, and read it back there. Return its folder.
+
+        Raises:
+            HostError: It cannot be written; nothing of it is left.
+            ProofError: It is not what was sent.
+        """
+        self.lock.check()
+        self.release = self.releases.next_name((*self.layout.names, *(one[1:15] for one in self.layout.hidden)))
+        self.turnover = Turnover(self.target, self.host, self.releases, self._intent(), self.journal)
+        self.turnover.had_live = self.facts is not None
+        self._undo.callback(self._take_back)
+        self.turnover.begin()
+        with self.journal.phase("upload"):
+            path = upload(self.releases, self.release, self.package)
+        self.journal.record("release uploaded", release=self.release, folder=str(path))
+        return path
+
+    def run_hooks(self, moment: str) -> tuple[Ran, ...]:
+        """Run the hooks of a moment. Return what passed.
+
+        Raises:
+            HostError: One failed, or did not end in time.
+        """
+        self.lock.check()
+        self._has_hooked = self._has_hooked or bool(self.hooks.of(moment))
+        with self.journal.phase("hooks"):
+            ran = self.hooks.run(moment, self.releases.path(self.release), self.previous)
+        self.ran += ran
+        self.told += ran
+        return ran
+
+    def link_shared(self) -> tuple[str, ...]:
+        """Let the shared paths of the release lead to what all releases share. Return them.
+
+        Raises:
+            HostError: One cannot be made.
+        """
+        self.lock.check()
+        path, shared = str(self.releases.path(self.release)), str(self.releases.shared)
+        for one in self.target.deploy.shared:
+            kind = "folder" if one.endswith("/") else ""
+            done = self.releases.host.run("sh", "-c", _SHARE, path, shared, one.rstrip("/"), kind, accept=range(256))
+            if done.status != 0:
+                raise HostError(
+                    f"{one} of the release could not be made to lead to {shared}",
+                    expected="a folder that the deploy_user may write",
+                    found=done.stderr.strip(),
+                    kept="what is live is as it was",
+                    hint=f"ls -ld {shared} {shlex.quote(f'{shared}/{one}')}",
+                )
+        return self.target.deploy.shared
+
+    def plan_update(self) -> tuple[str, ...]:
+        """Find out what the release changes in the database; try it on a side database, if the inventory says so.
+
+        Raises:
+            OpsproofError: It cannot be told, it failed there, or something is in the way of it.
+        """
+        self.lock.check()
+        path = self.releases.path(self.release)
+        before = read_files(self.releases.host, self.releases.path(self.previous)) if self.previous else {}
+        code = Code(path, self.package.files, before)
+        self.update = update_of(self.target, self.host, code, exists=self.facts is not None)
+        if self.facts is None:
+            self.pending = self.update.initial()
+        else:
+            self.pending = self.update.pending()
+        self.journal.record("update planned", by=self.update.name, pending=list(self.pending))
+        if self.facts is not None and self.has_to_validate:
+            with connect(self.target.database) as connection:
+                self.orphans = find_orphans(connection)
+        if self.pending and self.facts is not None:
+            with maintenance(self.target.database) as connection:
+                require(examine_rollback(connection, self.target, self.facts), "an update of the database")
+            if self.target.deploy.rehearse:
+                self._rehearse()
+        return self.pending
+
+    @property
+    def has_to_validate(self) -> bool:
+        """Tell whether rows are looked at afterwards: the database changes, or the inventory says what must hold."""
+        return bool(self.pending) or self.target.validation != ValidationSettings()
+
+    def close(self) -> None:
+        """Take back what was not brought to its end: database, link, services, release, lock.
+
+        Raises:
+            OpsproofError: Something could not be taken back; its hint is what to type.
+        """
+        self._undo.close()
+
+    def _fresh_backup(self) -> str:
+        span = self.request.reuse_backup
+        if span is None:
+            return ""
+        try:
+            choice = choose_backup(self.target, self.store, LATEST, None)
+        except StoreError as error:
+            self.journal.warn(f"no backup stands for the one before: {error.summary}")
+            return ""
+        taken = choice.sidecar.manifest.taken if choice.sidecar else None
+        if taken is None or not datetime.now(UTC) - span <= taken:
+            self.journal.warn(f"{choice.id} is older than {span}: another one is taken")
+            return ""
+        return choice.id
+
+    def _rehearse(self) -> None:
+        self.journal.info("the update is tried on a side database")
+        intent, name = self.turnover.intent, self.turnover.intent.side
+        with (
+            self.journal.phase("rehearse"),
+            build_from_safety_backup(self.target, self.store, self.journal, intent) as (side, _),
+        ):
+            self.update.apply(side.name)
+        with connect(self.target.database, database=name) as connection:
+            validate(connection, self.target.validation, self.orphans)
+        with maintenance(self.target.database) as connection:
+            drop_database(connection, name)
+
+    def _intent(self) -> Intent:
+        name = self.target.database.name
+        side, parked = free_names(self.target, self.moment)
+        intent = Intent(
+            procedure="deploy",
+            run=secrets.token_hex(4),
+            environment=self.target.environment,
+            target=self.target.name,
+            live=name,
+            side=side,
+            parked=parked if self.facts is not None else "",
+            backup=self.release,
+            safety=self.backup,
+            stage="building",
+            services=self.target.services,
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+            by=f"{getpass.getuser()}@{socket.gethostname()}",
+            options=dict(
+                options_of(
+                    self.release,
+                    self.previous,
+                    DEPLOYED,
+                    revision=self.package.revision,
+                    source=self.package.source,
+                    exchanges=False,
+                    state=self._state(),
+                )
+            ),
+        )
+        if self.facts is None:
+            # Nothing else is there that could bear it.
+            self._make_side(intent)
+        return intent
+
+    def _state(self) -> str:
+        if self.facts is None:
+            return ""
+        with connect(self.target.database) as connection:
+            return state_of(connection)
+
+    def _make_side(self, intent: Intent) -> None:
+        with maintenance(self.target.database) as connection:
+            shape = describe_database(connection)
+            row = connection.execute("SELECT current_user::text").fetchone()
+            create_side(connection, intent.side, shape, owner=row[0] if row else "")
+
+    def _take_back(self) -> None:
+        if self.outcome is not None:
+            return
+        try:
+            for line in self.turnover.take_back(self.store, has_hooked=self._has_hooked):
+                self.journal.warn(f"undone: {line}")
+        except OpsproofError as error:
+            raise explain_failed_undo(self.target, self.turnover.intent, error) from error

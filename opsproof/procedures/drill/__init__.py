@@ -1,0 +1,1 @@
+"""Rehearse a restore into scratch names, timed and proven."""

@@ -1,0 +1,1 @@
+"""Bring what a killed run left halfway to a proven end."""

@@ -1,0 +1,1 @@
+"""Restore one target: built beside, proven, exchanged."""

@@ -1,0 +1,1 @@
+"""Go back: the schema, the data, or the release."""

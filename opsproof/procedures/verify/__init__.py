@@ -1,0 +1,1 @@
+"""Verify stored backups, and say whose fault it is where they do not pass."""

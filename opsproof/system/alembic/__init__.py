@@ -1,0 +1,1 @@
+"""Alembic in the application's own interpreter, and what its migrations say."""

@@ -1,0 +1,1 @@
+"""The application's files, on this machine and on another."""

@@ -1,0 +1,1 @@
+"""Commands, pipes, tunnels and pages on a host, whatever carries them there."""

@@ -1,0 +1,1 @@
+"""A PostgreSQL server and its databases: looked at, dumped, loaded, renamed, dropped."""

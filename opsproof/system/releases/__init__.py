@@ -1,0 +1,1 @@
+"""The releases of an application on its host: laid out, sent, noted."""
