@@ -1,10 +1,11 @@
 """Plan a cleanup of ten thousand backups in a bucket: seconds and requests, without an index and with one.
 
     python benchmarks/cleanup.py                       ten thousand backups, twenty thousand objects
+    python benchmarks/cleanup.py --server=swift        the same in OpenStack Swift, which takes minutes to fill
     python benchmarks/cleanup.py --backups=1000
 
-The bucket is moto's, in a process of its own on this machine. With the index, planning may take one request per
-thousand objects, one for the index, and five for the bucket's settings; and five seconds.
+The bucket is moto's or Swift's, in processes of their own on this machine. With the index, planning may take one
+request per thousand objects, one for the index, and five for the bucket's settings; and five seconds.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ from opsproof.archive.catalogue.index import write_index
 from opsproof.archive.catalogue.retention import Rules
 from opsproof.policies import Retention
 from opsproof.procedures.cleanup.stocktaking import Stock, take_stock
-from tests.lab.full_bucket import FullBucket, counted_requests, full_bucket
+from tests.lab.full_bucket import FullBucket, counted_requests, full_bucket, full_swift
 
 RULES = Rules(Retention(daily=7, weekly=4, monthly=12, yearly=5))
 MOST_SECONDS = 5.0
 SETTINGS = 5
+SERVERS = {"moto": full_bucket, "swift": full_swift}
 
 
 def main() -> None:
     """Run the benchmark, print what was measured, and fail where it is more than it may be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backups", type=int, default=10_000, help="how many")
+    parser.add_argument("--server", choices=SERVERS, default="moto", help="whose bucket")
     parser.add_argument("--runs", type=int, default=3, help="how often it is planned with the index")
     options = parser.parse_args()
-    os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_EC2_METADATA_DISABLED="true")
-    with full_bucket(options.backups) as full:
+    with SERVERS[options.server](options.backups) as full:
         stock, _, _ = measured("without an index", full)
         write_index(full.store, stock.contents.lines.values(), datetime.now(UTC))
         runs = [measured("with the index", full)[1:] for _ in range(options.runs)]
@@ -54,9 +56,10 @@ def measured(how: str, full: FullBucket) -> tuple[Stock, float, int]:
         lines = list(stock.plan())
     seconds, worked = time.monotonic() - started, time.process_time() - worked
     served = full.processor_seconds() - served
+    there = f", {served:.2f} s in the server" if full.process else ""
     print(
         f"{how}: {len(stock.holdings):,} backups, {len(stock.going):,} to go, a plan of {len(lines):,} lines:"
-        f" {seconds:.2f} s (of a processor {worked:.2f} s here, {served:.2f} s in the server), {len(sent):,} requests,"
+        f" {seconds:.2f} s (of a processor {worked:.2f} s here{there}), {len(sent):,} requests,"
         f" {stock.contents.read:,} manifests read, load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
