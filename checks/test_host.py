@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opsproof.inspection.clock import check_clock, read_host_clock, read_server_clock, read_store_clock
-from opsproof.inspection.rooms.hostroom import check_room, is_server_in_sight, needs_of_backup, needs_of_restore
+from opsproof.inspection.hostroom import check_room, is_server_in_sight, needs_of_backup, needs_of_restore
 from opsproof.plugin.run import Run
 from opsproof.procedures.backup.survey import Survey
 from opsproof.system.hosts.host import Host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opsproof.archive.sealing.sealed import find_latest, load_opener
+from opsproof.archive.catalogue.sealed import find_latest, load_opener
 from opsproof.inspection.bucket import require_bucket
 from opsproof.inspection.keys import check_key_opens_latest
 from opsproof.plugin.run import Run

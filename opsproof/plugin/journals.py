@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue.listing import SEALED
+from opsproof.archive.names import SEALED
 from opsproof.archive.sealing.seal import seal
 from opsproof.archive.sealing.signature import Signer, load_signer
 from opsproof.chain import SIGNATURE

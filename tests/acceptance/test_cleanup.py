@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from opsproof.archive.catalogue.index import write_index
-from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.catalogue.retention import Rules
 from opsproof.archive.catalogue.verdict import verdict_name
+from opsproof.archive.names import sidecar_name
 from opsproof.policies import Retention
 from opsproof.procedures.cleanup.stocktaking import take_stock
 from opsproof.system.postgres.lock import hold_lock

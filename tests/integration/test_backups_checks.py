@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.catalogue.recent import Stock, take_stock
 from opsproof.archive.catalogue.verdict import Verdict, verdict_name
 from opsproof.archive.manifest import to_json
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import ProofError
 from opsproof.inspection.backups import check_age, check_damage, check_restore_time, check_size, check_verified
 from opsproof.system.store import Store

@@ -14,11 +14,11 @@ from pathlib import Path
 import boto3
 import pytest
 
+from opsproof.archive.catalogue import fetching
 from opsproof.archive.catalogue.choosing import Choice, choose_backup
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.manifest import to_json
-from opsproof.archive.reading import fetching
-from opsproof.archive.reading.fetching import fetch
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import (
     ArchiveError,
     BucketMissing,
@@ -29,7 +29,7 @@ from opsproof.errors import (
     StoreUnreachable,
 )
 from opsproof.journal import Journal, Progress
-from opsproof.procedures.verify.blame import is_fault_of_backup
+from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.system.store import open_store
 from opsproof.target import S3StoreSettings, Target
 from tests.lab.bucket import Bucket, make_bucket, use_credentials
@@ -171,13 +171,13 @@ def test_room_is_looked_for_first(bucket: Bucket, folder: Path, monkeypatch: pyt
     put(bucket)
     choice = choose(target_in(bucket))
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr("opsproof.archive.reading.fetching.shutil.disk_usage", lambda path: usage(len(DATA) - 1))
+    monkeypatch.setattr("opsproof.archive.catalogue.fetching.shutil.disk_usage", lambda path: usage(len(DATA) - 1))
     with pytest.raises(ArchiveError, match="Not enough room") as caught:
         fetch(choice, folder, Journal())
     assert caught.value.expected == f"{len(DATA):,} bytes free"
     assert not is_fault_of_backup(caught.value)
     require_nothing_left(folder)
-    monkeypatch.setattr("opsproof.archive.reading.fetching.shutil.disk_usage", lambda path: usage(len(DATA)))
+    monkeypatch.setattr("opsproof.archive.catalogue.fetching.shutil.disk_usage", lambda path: usage(len(DATA)))
     assert fetch(choice, folder, Journal()).stat().st_size == len(DATA)
 
 

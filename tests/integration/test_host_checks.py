@@ -16,7 +16,7 @@ import pytest
 
 from opsproof.errors import HostError, ProofError
 from opsproof.inspection.clock import Clock, check_clock, read_host_clock, read_server_clock, read_store_clock
-from opsproof.inspection.rooms.hostroom import (
+from opsproof.inspection.hostroom import (
     Need,
     check_room,
     find_disk,

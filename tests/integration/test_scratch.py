@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from opsproof.errors import DatabaseError, FilestoreError
-from opsproof.procedures.drill.scratchcopy import find_abandoned_folders, remove_scratch_folder
+from opsproof.procedures.scratchcopy import find_abandoned_folders, remove_scratch_folder
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import scratch_name
 from opsproof.system.postgres.maintenance import maintenance

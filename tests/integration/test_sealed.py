@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.catalogue.choosing import Choice
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.catalogue.fetching import fetch
+from opsproof.archive.catalogue.sealed import find_latest, load_opener
 from opsproof.archive.manifest import Sidecar, to_json
-from opsproof.archive.reading.fetching import fetch
-from opsproof.archive.reading.opening import open_backup
+from opsproof.archive.names import sidecar_name
+from opsproof.archive.opening import open_backup
 from opsproof.archive.sealing.agekeys import IDENTITY_VARIABLE
 from opsproof.archive.sealing.seal import sealing_to
-from opsproof.archive.sealing.sealed import find_latest, load_opener
 from opsproof.archive.sealing.sealpolicy import SealPlan, plan_seal
 from opsproof.archive.writing.flow import flowing
 from opsproof.errors import ArchiveError, ConfigurationError, OpsproofError, ProofError

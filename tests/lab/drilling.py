@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import Sidecar, read_sidecar
+from opsproof.archive.names import sidecar_name
 from tests.lab import moody, trialserver
 from tests.lab.action_run import ActionRun, Begun, Project, make_project
 from tests.lab.application import Application, file_contents, running_application, table_contents

@@ -23,7 +23,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from botocore.httpsession import URLLib3Session
 
 from opsproof.archive import manifest as records
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.names import sidecar_name
 from opsproof.system.store import Store, open_store
 from opsproof.target import DatabaseAddress, S3StoreSettings, Target
 from tests.lab.bucket import make_bucket

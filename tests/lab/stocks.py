@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from opsproof.archive import manifest as records
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.names import sidecar_name
 from opsproof.system.store import Store
 from tests.lab.manifests import database_record, manifest_of, sidecar_of
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from opsproof.archive.catalogue.choosing import Choice, choose_backup
-from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import Sidecar, backup_id, to_json
+from opsproof.archive.names import sidecar_name
 from opsproof.system.store import Store, open_store
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, StoreSettings, Target
 from tests.lab.manifests import TAKEN, database_record, manifest_of, sidecar_of

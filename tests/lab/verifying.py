@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 from zipfile import ZipFile
 
-from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.catalogue.verdict import parse_verdict
 from opsproof.archive.manifest import Manifest, Sidecar, to_json
+from opsproof.archive.names import sidecar_name
 from opsproof.inventory.loading import load_environment
 from opsproof.journal import Journal
 from opsproof.procedures.verify.procedure import Verification, Verify

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opsproof.errors import DumpError
-from opsproof.procedures.verify.blame import is_fault_of_backup
+from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.system.hosts.pipe import command_failed
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.catalogue.candidates import Candidate, find_candidates
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import StoreError
 from opsproof.system.store.directory import DirectoryStore
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue.listing import list_backups, sidecar_name
+from opsproof.archive.catalogue.listing import list_backups
 from opsproof.archive.manifest import backup_id, to_json
+from opsproof.archive.names import sidecar_name
 from opsproof.system.store import Store, open_store
 from opsproof.target import DirectoryStoreSettings
 from tests.lab.manifests import TAKEN, manifest_of, sidecar_of

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.catalogue.choosing import choose_backup
-from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import to_json
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import ArchiveError, ConfigurationError
 from opsproof.system.store import Store
 from opsproof.target import Target

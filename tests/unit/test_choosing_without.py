@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.catalogue.choosing import choose_backup
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import StoreDenied, StoreError, StoreUnreachable
 from opsproof.system.store import Store, open_store
 from opsproof.system.store.directory import DirectoryStore

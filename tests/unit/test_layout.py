@@ -126,6 +126,23 @@ def test_no_module_imports_itself_in_a_circle(room: str) -> None:
     assert set(graph) <= set(order)
 
 
+@pytest.mark.parametrize("room", ["system", "archive", "inspection", "procedures", "report", "plugin"])
+def test_no_two_rooms_within_a_room_know_each_other(room: str) -> None:
+    folder = ENGINE / room
+
+    def part_of(name: str) -> str:
+        return name.removeprefix(f"opsproof.{room}.").partition(".")[0]
+
+    graph: dict[str, set[str]] = {}
+    for path in modules(f"opsproof/{room}"):
+        part = part_of(name_of(path))
+        graph.setdefault(part, set()).update(part_of(one) for one in imports(path) if is_in(one, f"opsproof.{room}"))
+    for part, known in graph.items():
+        known.discard(part)
+    assert set(graph) >= {one.name for one in folder.iterdir() if (one / "__init__.py").exists()}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
 @pytest.mark.parametrize("path", [one for one in ENGINE_FILES if floor_of(name_of(one)) != 0], ids=name_of)
 def test_the_engine_never_relies_on_assert(path: Path) -> None:
     """`python -O` takes every assert away; only steps assert, which pytest rewrites."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.procedures.cleanup.leftovers import clear_leftovers
+from opsproof.procedures.leftovers import clear_leftovers
 from opsproof.system.store import PROBE, open_store
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target
 

@@ -11,7 +11,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import pytest
 
-from opsproof.archive.reading.opening import open_backup
+from opsproof.archive.opening import open_backup
 from opsproof.errors import ArchiveError
 from opsproof.system.files.filestore import FileHeader
 from tests.lab.bundles import FILES, SQL, write_bundle

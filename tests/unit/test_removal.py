@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.catalogue.index import write_index
-from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.catalogue.retention import Rules
 from opsproof.archive.catalogue.verdict import verdict_name
+from opsproof.archive.names import sidecar_name
 from opsproof.archive.sealing.signature import load_signer
 from opsproof.errors import ProofError
 from opsproof.journal import Journal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opsproof.errors import ProofError
-from opsproof.inspection.rooms.room import check_spool_room, check_store_room
+from opsproof.inspection.room import check_spool_room, check_store_room
 
 
 def test_the_spools_disk_is_measured(tmp_path: Path) -> None:

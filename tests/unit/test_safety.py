@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.names import sidecar_name
 from opsproof.archive.sealing.signature import load_signer, signature_name
 from opsproof.errors import ArchiveError
 from opsproof.intent import Intent

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue.listing import sidecar_name, stem_of
 from opsproof.archive.manifest import is_backup_of, to_json
+from opsproof.archive.names import sidecar_name, stem_of
 from opsproof.archive.sealing.agekeys import IDENTITY_VARIABLE, Identities, load_identities, read_recipients
 from opsproof.archive.sealing.seal import (
     MAGIC,

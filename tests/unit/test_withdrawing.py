@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import ObjectExists
 from opsproof.journal import Journal
 from opsproof.procedures.backup.procedure import Backup

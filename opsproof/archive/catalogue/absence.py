@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opsproof.archive.catalogue.listing import Entry, stem_of
+from opsproof.archive.catalogue.listing import Entry
 from opsproof.archive.catalogue.ownership import Owner
+from opsproof.archive.names import stem_of
 from opsproof.errors import BucketMissing, StoreDenied, StoreError
 from opsproof.system.store import Store
 from opsproof.system.store.neighbours import find_customers

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from opsproof.archive.catalogue.absence import Place, Tally, no_backup, telling_what_is_needed
 from opsproof.archive.catalogue.choosing import LATEST, Choice, choice_of, choose_backup
-from opsproof.archive.catalogue.listing import ENDINGS, READ_AT_ONCE, SIDECAR, Entry, sidecar_name, stem_of
+from opsproof.archive.catalogue.listing import READ_AT_ONCE, Entry
 from opsproof.archive.catalogue.newest import (
     FAILED,
     MISMATCH,
@@ -21,6 +21,7 @@ from opsproof.archive.catalogue.newest import (
 )
 from opsproof.archive.catalogue.ownership import owner_of, require_owned
 from opsproof.archive.manifest import is_backup_of
+from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.errors import ArchiveError, OpsproofError, StoreError
 from opsproof.system.store import Listing, Store
 from opsproof.target import Target

@@ -18,7 +18,7 @@ from opsproof.archive.catalogue.absence import (
     show_time,
     telling_what_is_needed,
 )
-from opsproof.archive.catalogue.listing import ENDINGS, SIDECAR, Entry, sidecar_name, stem_of
+from opsproof.archive.catalogue.listing import Entry
 from opsproof.archive.catalogue.newest import (
     FAILED,
     MISMATCH,
@@ -33,6 +33,7 @@ from opsproof.archive.catalogue.newest import (
 from opsproof.archive.catalogue.ownership import label_of, owner_of, require_owned
 from opsproof.archive.catalogue.verdict import INFIX, failed_backups
 from opsproof.archive.manifest import Sidecar, read_sidecar
+from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.archive.sealing.signature import refuse_without_manifest, require_authentic_file
 from opsproof.errors import ArchiveError, ConfigurationError, StoreDenied, StoreError
 from opsproof.policies import Sealing

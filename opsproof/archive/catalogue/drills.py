@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from opsproof.archive.catalogue.listing import SEALED
+from opsproof.archive.names import SEALED
 from opsproof.archive.sealing.agekeys import load_identities
 from opsproof.archive.sealing.seal import unseal
 from opsproof.archive.sealing.signature import is_signed, load_verify_key

@@ -10,11 +10,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from opsproof.archive.catalogue.index import NAME, Contents, Line, Said, say
-from opsproof.archive.catalogue.listing import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.archive.catalogue.newest import NO_MANIFEST
 from opsproof.archive.catalogue.retention import Known, Standing, Whose
 from opsproof.archive.catalogue.verdict import failed_backups, parse_verdict
 from opsproof.archive.manifest import Manifest, is_backup_of, read_sidecar
+from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.archive.reading.zipread import ZipReader
 from opsproof.archive.sealing.signature import SIGNATURE, require_authentic
 from opsproof.errors import ArchiveError, StoreError

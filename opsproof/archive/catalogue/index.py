@@ -19,8 +19,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from opsproof.archive.catalogue.listing import READ_AT_ONCE, SIDECAR, sidecar_name
+from opsproof.archive.catalogue.listing import READ_AT_ONCE
 from opsproof.archive.manifest import STAMP, Kind, Sidecar, read_sidecar
+from opsproof.archive.names import SIDECAR, sidecar_name
 from opsproof.errors import ArchiveError, StoreDenied, StoreError, StoreUnreachable
 from opsproof.system.store import Listing, Store, StoredObject
 

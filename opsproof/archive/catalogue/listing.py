@@ -12,13 +12,10 @@ from datetime import datetime
 
 from opsproof.archive.catalogue.verdict import failed_backups
 from opsproof.archive.manifest import Sidecar, read_sidecar
+from opsproof.archive.names import ENDINGS, sidecar_name, stem_of
 from opsproof.errors import ArchiveError, StoreError
 from opsproof.system.store import Listing, Store
 
-SIDECAR = ".manifest.json"
-# What is added to the name of an encrypted backup.
-SEALED = ".age"
-ENDINGS = (".zip", ".sql", ".zip" + SEALED, ".sql" + SEALED)
 READ_AT_ONCE = 8
 
 
@@ -45,21 +42,6 @@ class Entry:
     def taken(self) -> datetime | None:
         """When its snapshot was taken; of an unverified one, when its object was written."""
         return self.sidecar.manifest.taken if self.sidecar else self.modified
-
-
-def sidecar_name(backup: str) -> str:
-    """Return the name of the sidecar of a backup's id."""
-    return backup + SIDECAR
-
-
-def stem_of(name: str) -> str:
-    """Return the id of a stored backup: its name without its ending. A name with no such ending is left as it is.
-
-    >>> stem_of("prod_2026-01-31_02-00-00.zip.age"), stem_of("notes.txt")
-    ('prod_2026-01-31_02-00-00', 'notes.txt')
-    """
-    ending = next((one for one in sorted(ENDINGS, key=len, reverse=True) if name.endswith(one)), "")
-    return name.removesuffix(ending)
 
 
 def list_backups(store: Store, newest: int = 100) -> tuple[list[Entry], int]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from opsproof.archive.catalogue.absence import Place, Reason, Tally, show_time
-from opsproof.archive.catalogue.listing import ENDINGS, READ_AT_ONCE, SIDECAR, Entry, sidecar_name, stem_of
+from opsproof.archive.catalogue.listing import READ_AT_ONCE, Entry
 from opsproof.archive.catalogue.verdict import failed_backups
 from opsproof.archive.manifest import SEED_STAMP, STAMP, Sidecar, is_backup_of, read_sidecar
+from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.archive.sealing.signature import require_authentic
 from opsproof.errors import ArchiveError, StoreDenied, StoreError, StoreUnreachable
 from opsproof.policies import Sealing

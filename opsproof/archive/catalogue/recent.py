@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from opsproof.archive.catalogue.absence import Place, telling_what_is_needed
-from opsproof.archive.catalogue.listing import ENDINGS, READ_AT_ONCE, Entry, sidecar_name, stem_of
+from opsproof.archive.catalogue.listing import READ_AT_ONCE, Entry
 from opsproof.archive.catalogue.newest import (
     NO_MANIFEST,
     batches_of,
@@ -20,6 +20,7 @@ from opsproof.archive.catalogue.newest import (
 from opsproof.archive.catalogue.ownership import owner_of
 from opsproof.archive.catalogue.verdict import Verdict, latest_verdicts
 from opsproof.archive.manifest import Sidecar, is_backup_of
+from opsproof.archive.names import ENDINGS, sidecar_name, stem_of
 from opsproof.system.store import Listing, Store
 from opsproof.target import Target
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from opsproof.archive.catalogue.listing import ENDINGS, SIDECAR
 from opsproof.archive.manifest import Sidecar, read_sidecar
+from opsproof.archive.names import ENDINGS, SIDECAR
 from opsproof.errors import ArchiveError, ConfigurationError, StoreDenied, StoreError, StoreUnreachable
 from opsproof.policies import Sealing
 from opsproof.system.store import Store

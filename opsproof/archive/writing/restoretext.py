@@ -6,8 +6,8 @@ import shlex
 
 from psycopg import sql
 
-from opsproof.archive.catalogue.listing import SEALED
 from opsproof.archive.manifest import PLAIN_NAME, Manifest
+from opsproof.archive.names import SEALED
 
 TEXT = """\
 How to restore this backup by hand

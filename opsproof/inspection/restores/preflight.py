@@ -10,8 +10,8 @@ from psycopg import sql
 from opsproof.inspection.finding import Finding
 from opsproof.inspection.restores.locales import examine_locale
 from opsproof.inspection.restores.missingroles import find_missing_roles
+from opsproof.inspection.restores.restoreroom import examine_room, examine_room_of_rollback
 from opsproof.inspection.restores.situation import Record, Situation
-from opsproof.inspection.rooms.restoreroom import examine_room, examine_room_of_rollback
 from opsproof.system.postgres import catalog
 from opsproof.system.postgres.catalog import Rights
 from opsproof.system.postgres.dump import ClientPrograms

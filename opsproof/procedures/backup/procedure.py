@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from opsproof.archive import manifest as records
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.names import sidecar_name
 from opsproof.archive.sealing.sealpolicy import SealPlan, plan_seal
 from opsproof.archive.sealing.signature import signature_name
 from opsproof.archive.writing.author import find_author

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 
 import xxhash
 
-from opsproof.archive.catalogue.listing import SEALED, sidecar_name
 from opsproof.archive.manifest import Manifest
+from opsproof.archive.names import SEALED, sidecar_name
 from opsproof.archive.sealing.agekeys import read_recipients
 from opsproof.archive.sealing.seal import sealed_bytes, sealing_to
 from opsproof.archive.sealing.signature import signature_name

@@ -6,7 +6,7 @@ Every procedure begins with this. Each method is a step that changes nothing, an
 from __future__ import annotations
 
 from opsproof.errors import OpsproofError
-from opsproof.inspection.rooms import room
+from opsproof.inspection import room
 from opsproof.journal import Journal
 from opsproof.system.files.filestore import Filestore, FilestoreFacts
 from opsproof.system.hosts.host import Host

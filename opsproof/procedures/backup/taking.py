@@ -13,7 +13,7 @@ from opsproof.inspection.restores import sameness
 from opsproof.journal import Journal
 from opsproof.procedures.backup.sending import Sending
 from opsproof.procedures.backup.survey import Survey
-from opsproof.procedures.cleanup.leftovers import clear_leftovers, find_unverified
+from opsproof.procedures.leftovers import clear_leftovers, find_unverified
 from opsproof.system.files.filestore import FilestoreFacts
 from opsproof.system.postgres.lock import hold_lock
 from opsproof.system.postgres.server import connect

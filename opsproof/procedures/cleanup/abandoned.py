@@ -10,7 +10,7 @@ from pathlib import Path
 
 from opsproof.archive import manifest as records
 from opsproof.archive.catalogue.holdings import backup_of
-from opsproof.archive.catalogue.listing import ENDINGS, stem_of
+from opsproof.archive.names import ENDINGS, stem_of
 from opsproof.procedures.restore.workspace import LOCK, own_folders
 from opsproof.system.store import PROBE, Leftover, Store
 from opsproof.target import Target

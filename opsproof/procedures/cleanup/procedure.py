@@ -28,8 +28,8 @@ from opsproof.procedures.cleanup.removal import (
 from opsproof.procedures.cleanup.shelf import renew_index, require_readable
 from opsproof.procedures.cleanup.stocktaking import Stock, take_stock
 from opsproof.procedures.commands import listing_command
-from opsproof.procedures.recover.unfinished import require_nothing_unfinished
 from opsproof.procedures.restore.workspace import remove_abandoned
+from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.postgres.databases import find_intents
 from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.postgres.maintenance import maintenance

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from opsproof.archive.catalogue.holdings import Holding, backup_of
 from opsproof.archive.catalogue.index import say
-from opsproof.archive.catalogue.listing import READ_AT_ONCE, sidecar_name
+from opsproof.archive.catalogue.listing import READ_AT_ONCE
 from opsproof.archive.manifest import read_sidecar
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import ArchiveError, StoreError
 from opsproof.journal import Journal
 from opsproof.system.store import Listing, OldVersion, Store, StoredObject

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from opsproof.archive.catalogue.holdings import Holding
 from opsproof.archive.catalogue.index import Contents, write_index
-from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import read_sidecar
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import ArchiveError, ProofError, StoreError
 from opsproof.procedures.cleanup.removal import delete_listed
 from opsproof.system.store import Store

@@ -16,9 +16,9 @@ from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.deploy.hooks import Hooks
-from opsproof.procedures.recover.unfinished import require_nothing_unfinished
 from opsproof.procedures.restore.exchange import Outage
 from opsproof.procedures.restore.workspace import Workspace
+from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.server import DatabaseFacts, Server, connect, describe_database, read_server

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.names import sidecar_name
 from opsproof.inspection.validation import Validated, validate
 from opsproof.journal import Journal
 from opsproof.procedures.deploy.deploying import DeployOutcome, DeployRequest

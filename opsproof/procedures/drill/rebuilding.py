@@ -16,15 +16,15 @@ from opsproof.inspection.databases.structure import Sound, checking_structure
 from opsproof.inspection.restores.restored import Proof
 from opsproof.journal import Journal
 from opsproof.procedures.drill.drilling import Drilling, DrillRequest
-from opsproof.procedures.drill.scratchcopy import (
+from opsproof.procedures.restore.building import SideDatabase
+from opsproof.procedures.restore.examination import Request
+from opsproof.procedures.restore.neutralizing import Neutralized
+from opsproof.procedures.scratchcopy import (
     find_abandoned_folders,
     remove_scratch_folder,
     scratch_database,
     scratch_folder,
 )
-from opsproof.procedures.restore.building import SideDatabase
-from opsproof.procedures.restore.examination import Request
-from opsproof.procedures.restore.neutralizing import Neutralized
 from opsproof.system.files.adding import FilesAdded
 from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.postgres.scratch import drop_abandoned

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from opsproof.archive.catalogue.choosing import Choice, choose_backup
+from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.catalogue.ownership import owner_of, require_owned
+from opsproof.archive.opening import open_backup
 from opsproof.archive.reading.backup import OpenedBackup
-from opsproof.archive.reading.fetching import fetch
-from opsproof.archive.reading.opening import open_backup
 from opsproof.archive.sealing.signature import describe_authenticity
 from opsproof.errors import ConfigurationError, OpsproofError
 from opsproof.inspection.finding import Finding, require
@@ -24,10 +24,10 @@ from opsproof.inspection.restores.preflight import examine
 from opsproof.inspection.restores.situation import Situation
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
-from opsproof.procedures.recover.unfinished import require_nothing_unfinished
 from opsproof.procedures.restore.files import FilesRestore
 from opsproof.procedures.restore.neutralizing import Neutralizing, Purpose, decide
 from opsproof.procedures.restore.workspace import Workspace, remove_abandoned
+from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.hosts.farfolder import placed
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres import databases

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opsproof.archive.catalogue.choosing import Choice
-from opsproof.archive.catalogue.listing import sidecar_name
+from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.manifest import DatabaseRecord, Kind, read_sidecar
+from opsproof.archive.names import sidecar_name
+from opsproof.archive.opening import open_backup
 from opsproof.archive.reading.backup import OpenedBackup
-from opsproof.archive.reading.fetching import fetch
-from opsproof.archive.reading.opening import open_backup
 from opsproof.archive.sealing.signature import require_authentic
 from opsproof.errors import ArchiveError
 from opsproof.intent import Intent

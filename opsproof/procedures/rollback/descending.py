@@ -28,10 +28,10 @@ from opsproof.inspection.schemas.drift import is_empty, list_drift, list_extensi
 from opsproof.inspection.schemas.losses import count_losses
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
-from opsproof.procedures.recover.unfinished import require_nothing_unfinished
 from opsproof.procedures.rollback.precedent import find_precedent
 from opsproof.procedures.rollback.rehearsal import Wanted
 from opsproof.procedures.rollback.scratch import schemas_of
+from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.alembic.downgrade import read_downgrade
 from opsproof.system.alembic.migrations import Migrations, Place, Planned, place_of
 from opsproof.system.hosts.host import Host

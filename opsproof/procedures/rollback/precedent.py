@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 from opsproof.archive.catalogue.choosing import choose_backup_at
-from opsproof.archive.reading.fetching import fetch
-from opsproof.archive.reading.opening import open_backup
+from opsproof.archive.catalogue.fetching import fetch
+from opsproof.archive.opening import open_backup
 from opsproof.journal import Journal
 from opsproof.procedures.restore.workspace import Workspace
 from opsproof.system.hosts.farfolder import placed

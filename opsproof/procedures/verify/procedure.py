@@ -18,8 +18,8 @@ from opsproof.archive.catalogue.verdict import Verdict, VerdictFinding, VerdictR
 from opsproof.archive.writing.author import find_author
 from opsproof.errors import HostError, OpsproofError, ProofError, StoreError
 from opsproof.journal import Journal
+from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.procedures.restore.workspace import remove_abandoned
-from opsproof.procedures.verify.blame import is_fault_of_backup
 from opsproof.procedures.verify.soundness import Soundness, examine_backup
 from opsproof.system.postgres.lock import hold_lock
 from opsproof.system.postgres.scratch import drop_abandoned

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsproof.archive.catalogue.choosing import Choice
-from opsproof.archive.catalogue.listing import SEALED, sidecar_name
+from opsproof.archive.catalogue.fetching import fetch
+from opsproof.archive.names import SEALED, sidecar_name
+from opsproof.archive.opening import open_backup
 from opsproof.archive.reading.backup import OpenedBackup, OpenedBundle
-from opsproof.archive.reading.fetching import fetch
-from opsproof.archive.reading.opening import open_backup
 from opsproof.archive.reading.wholeness import read_members
 from opsproof.archive.sealing.seal import WrongKeyError
 from opsproof.archive.sealing.signature import require_authentic
@@ -27,8 +27,8 @@ from opsproof.inspection.verification import (
     require_same_text,
 )
 from opsproof.journal import Journal
+from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.procedures.restore.workspace import Workspace
-from opsproof.procedures.verify.blame import is_fault_of_backup
 from opsproof.procedures.verify.trial import try_restore
 from opsproof.system.hosts.host import Host
 from opsproof.system.hosts.pipe import READ_BYTES

@@ -14,7 +14,7 @@ from opsproof.inspection.restores.preflight import examine
 from opsproof.inspection.restores.restored import Proof
 from opsproof.inspection.restores.situation import Situation
 from opsproof.journal import Journal
-from opsproof.procedures.drill.scratchcopy import scratch_database
+from opsproof.procedures.scratchcopy import scratch_database
 from opsproof.system.hosts.farfolder import placed
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import database_exists, scratch_name

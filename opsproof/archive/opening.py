@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from opsproof.archive.catalogue.listing import SEALED
 from opsproof.archive.foreign.directory import CENTRAL, END, END_64, LOCATOR, CentralDirectory
 from opsproof.archive.foreign.recognising import open_foreign
 from opsproof.archive.manifest import Sidecar, opened_sidecar
+from opsproof.archive.names import SEALED
 from opsproof.archive.reading.backup import OpenedBackup, OpenedPlain, open_bundle
 from opsproof.archive.reading.declared import MANIFEST, MEMBERS, TABLES
 from opsproof.archive.sealing.seal import MAGIC

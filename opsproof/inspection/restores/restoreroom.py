@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from opsproof.inspection.finding import Finding
+from opsproof.inspection.restores.farroom import examine_far_room
 from opsproof.inspection.restores.situation import Material, Situation
-from opsproof.inspection.rooms.farroom import examine_far_room
-from opsproof.inspection.rooms.room import COMPRESSED_SHARE
+from opsproof.inspection.room import COMPRESSED_SHARE
 from opsproof.system.postgres import catalog
 from opsproof.system.postgres.server import Connection, DatabaseFacts
 from opsproof.target import DatabaseAddress

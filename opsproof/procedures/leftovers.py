@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from opsproof.archive import manifest as records
-from opsproof.archive.catalogue.listing import sidecar_name, stem_of
+from opsproof.archive.names import sidecar_name, stem_of
 from opsproof.system.files.filestore import Filestore
 from opsproof.system.store import PROBE, Leftover, Store
 from opsproof.target import Target
