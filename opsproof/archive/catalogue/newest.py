@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -66,16 +66,7 @@ def find_newest(place: Place, at: datetime | None) -> Search:
     best: Entry | None = None
     unverified: Entry | None = None
 
-    def describe(one: Listing) -> Entry:
-        stem = stem_of(one.name)
-        return describe_backup(
-            place.store,
-            one,
-            has_sidecar=sidecar_name(stem) in listed,
-            failed=failed.get(stem),
-            sealing=place.keeper.policies.sealing,
-        )
-
+    describe = describing(place, listed, failed)
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for batch in batches_of(backups):
             if best is not None and taken_of(best) > latest_moment(batch[0]):
@@ -108,6 +99,26 @@ def find_newest_at(place: Place, heads: Sequence[str], major: int) -> Entry | No
     failed = failed_backups(listed)
     best: Entry | None = None
 
+    describe = describing(place, listed, failed)
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        for batch in batches_of(newest_first(listed.values())):
+            if best is not None and taken_of(best) > latest_moment(batch[0]):
+                break
+            for entry in pool.map(describe, batch):
+                if entry.sidecar is not None and _is_at(entry.sidecar, place, heads, major):
+                    best = max(best or entry, entry, key=lambda one: (taken_of(one), one.id))
+    return best
+
+
+def describing(place: Place, listed: Collection[str], failed: Mapping[str, datetime]) -> Callable[[Listing], Entry]:
+    """Return what describes a backup of a listing, as `describe_backup` does.
+
+    Args:
+        place: Where, and whose.
+        listed: The names of all that is there.
+        failed: When which backup was found damaged, by id.
+    """
+
     def describe(one: Listing) -> Entry:
         stem = stem_of(one.name)
         return describe_backup(
@@ -118,14 +129,7 @@ def find_newest_at(place: Place, heads: Sequence[str], major: int) -> Entry | No
             sealing=place.keeper.policies.sealing,
         )
 
-    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        for batch in batches_of(newest_first(listed.values())):
-            if best is not None and taken_of(best) > latest_moment(batch[0]):
-                break
-            for entry in pool.map(describe, batch):
-                if entry.sidecar is not None and _is_at(entry.sidecar, place, heads, major):
-                    best = max(best or entry, entry, key=lambda one: (taken_of(one), one.id))
-    return best
+    return describe
 
 
 def describe_backup(

@@ -11,8 +11,8 @@ from opsproof.archive.catalogue.listing import READ_AT_ONCE, Entry
 from opsproof.archive.catalogue.newest import (
     NO_MANIFEST,
     batches_of,
-    describe_backup,
     describe_failure,
+    describing,
     latest_moment,
     newest_first,
     taken_of,
@@ -115,16 +115,7 @@ def _newest(
     failed = {stem: when for stem, (when, verdict) in verdicts.items() if verdict == "failed"}
     found: list[Entry] = []
 
-    def describe(one: Listing) -> Entry:
-        stem = stem_of(one.name)
-        return describe_backup(
-            place.store,
-            one,
-            has_sidecar=sidecar_name(stem) in listed,
-            failed=failed.get(stem),
-            sealing=place.keeper.policies.sealing,
-        )
-
+    describe = describing(place, listed, failed)
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for batch in batches_of(newest_first(listed.values())):
             if len(found) >= count and taken_of(found[count - 1]) > latest_moment(batch[0]):
