@@ -2,6 +2,7 @@
 
 It is built once in a cache folder (`OPSPROOF_LAB_DIR`, else `opsproof-lab` in the user's cache folder), in a folder
 named by a hash of what it was built from, and only ever read afterwards: each host writes to a layer of its own.
+`python -m tests.lab.debian_base` builds it ahead of the first test that needs it.
 """
 
 from __future__ import annotations
@@ -219,3 +220,7 @@ def _remove_unused(lab: Path, current: DebianBase) -> None:
     for folder in lab.glob("base-*"):
         if folder != current.folder and folder.name not in used:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    print(find_base().root)

@@ -82,7 +82,7 @@ def test_a_command_can_be_collected(command: str, tmp_path: Path) -> None:
         own = [] if "--env=any" in words else [f"--inventory={inventory}"]
         listing = [] if set(LISTINGS) & set(words) else ["--collect-only"]
         argv = [sys.executable, "-m", "pytest", *words[1:], *own, *listing, "-q", "-p", "no:cacheprovider"]
-        argv += [f"--logs={tmp_path}/logs"]
+        argv += [f"--logs={tmp_path}/logs", f"--junitxml={tmp_path}/junit.xml"]
         (tmp_path / "own.py").write_text("class settings: DATABASE_URL = 'postgresql://u@127.0.0.1:1/shop'\n")
         argv = [word.replace("tests.lab.own_settings", "own") for word in argv]
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": f"{REPOSITORY}:{tmp_path}", **variables}
