@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tests.lab.verifying import STEP, Shelf
 
-import pytest
-
-from tests.lab.postgres_server import PostgresServer
-from tests.lab.verifying import STEP, Shelf, running_shelf
-
-
-@pytest.fixture(scope="module")
-def shelf(wheel_postgres: PostgresServer) -> Iterator[Shelf]:
-    with running_shelf(wheel_postgres) as shelf:
-        yield shelf
+pytest_plugins = ["tests.lab.shelf"]
 
 
 def test_without_a_named_backup_none_is_read(shelf: Shelf) -> None:
-    run = shelf.copy().verify()
+    run = shelf.verify()
     assert run.status == 0, run.output
     assert run.outcomes() == {
         "test_newest_is_young_enough": "skipped",  # the inventory has no objective
@@ -34,7 +25,6 @@ def test_without_a_named_backup_none_is_read(shelf: Shelf) -> None:
 
 
 def test_a_damaged_backup_fails_by_its_name_and_a_restore_takes_the_one_before(shelf: Shelf) -> None:
-    shelf = shelf.copy()
     path = shelf.bundle(shelf.newer)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -1,82 +1,28 @@
-"""Databases as things on a server: made, given their properties, dropped; the maintenance connection and the lock."""
+"""Databases as things on a server: made like the live one, and dropped."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from psycopg import errors as pg
 from psycopg import sql
 
-from opsproof.archive.manifest import DatabaseRecord, Extension, Setting
-from opsproof.errors import ConnectionFailed, DatabaseError, DatabaseMissing, PermissionDenied
-from opsproof.intent import Intent
-from opsproof.system.postgres.databases import (
-    create_side,
-    database_exists,
-    drop_database,
-    oid_of,
-    read_intent,
-    side_name,
-    write_intent,
-)
-from opsproof.system.postgres.lock import hold_lock
+from opsproof.archive.manifest import DatabaseRecord
+from opsproof.errors import DatabaseError, PermissionDenied
+from opsproof.system.postgres.databases import create_side, database_exists, drop_database, oid_of
 from opsproof.system.postgres.maintenance import maintenance
-from opsproof.system.postgres.properties import Grant, copy_properties, read_acl, read_list, read_properties
-from opsproof.system.postgres.server import Connection, DatabaseFacts, connect, describe_database
-from opsproof.target import DatabaseAddress, Secret
+from opsproof.system.postgres.server import Connection, DatabaseFacts
+from tests.lab.live_database import SIDE, as_owner, facts_of, record_of, server
 from tests.lab.postgres_server import PostgresServer
 
-SIDE = side_name("shelf", datetime(2026, 1, 31, 2, 0, 0, tzinfo=UTC))
-PASSWORD = "x-secret"
-ROLES = ("shelf_owner", "shelf_reader", 'odd "role" ß', "shelf_stranger")
-INTENT = Intent(
-    "restore", "r", "prod", "erp", "shelf", SIDE, "", "b", "", "building", (), "2026-01-31T02:00:00Z", "me@x"
-)
-
-
-@pytest.fixture
-def server(postgres: PostgresServer) -> Iterator[PostgresServer]:
-    """A server with a database `shelf` of `shelf_owner`, who may create databases, and roles beside."""
-    with postgres.connect() as connection:
-        for role in ROLES:
-            query = "CREATE ROLE {} LOGIN PASSWORD {}"
-            connection.execute(sql.SQL(query).format(sql.Identifier(role), PASSWORD))
-        connection.execute("ALTER ROLE shelf_owner CREATEDB")
-        postgres.create_database("shelf", owner="shelf_owner")
-        yield postgres
-        for name in (SIDE, "shelf", "shelf_like"):
-            if database_exists(connection, name):
-                drop_database(connection, name, even_live=True)
-        for role in ROLES:
-            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
-
-
-def as_owner(server: PostgresServer, role: str = "shelf_owner") -> DatabaseAddress:
-    return server.address("shelf", role, PASSWORD)
-
-
-def facts_of(server: PostgresServer, name: str) -> DatabaseFacts:
-    with connect(server.address(name)) as connection:
-        return describe_database(connection)
+__all__ = ["server"]
 
 
 def shape_of(facts: DatabaseFacts) -> tuple[object, ...]:
     return facts.owner, facts.encoding, facts.collate, facts.ctype, facts.locale_provider, facts.locale, facts.icu_rules
-
-
-def record_of(facts: DatabaseFacts) -> DatabaseRecord:
-    """Return what a manifest says of it."""
-    words: dict[str, Any] = vars(facts) | {
-        "settings": tuple(Setting(role=role, setting=line) for role, line in facts.settings),
-        "extensions": tuple(Extension(name=n, version=v, schema_name=s) for n, v, s in facts.extensions),
-    }
-    return DatabaseRecord(**words)
 
 
 LOCALES = {
@@ -299,213 +245,3 @@ class _Refusing:
         text = query.as_string(self.connection) if isinstance(query, sql.Composable) else query
         self.said.append(text)
         return self.connection.execute("nonsense" if text.startswith(self.word) else query, *arguments)
-
-
-PROPERTIES = (
-    "REVOKE ALL ON DATABASE shelf FROM PUBLIC",
-    'GRANT CONNECT, TEMPORARY ON DATABASE shelf TO "odd ""role"" ß" WITH GRANT OPTION',
-    "GRANT CREATE ON DATABASE shelf TO shelf_reader",
-    "REVOKE TEMPORARY ON DATABASE shelf FROM shelf_owner",
-    "COMMENT ON DATABASE shelf IS E'it''s \"ours\"\\n\\\\ß'",
-    'ALTER DATABASE shelf SET search_path = public, "odd, ""path""", \'\'',
-    "ALTER DATABASE shelf SET work_mem = '5MB'",
-    "ALTER DATABASE shelf SET timezone = 'Asia/Tokyo'",
-    "ALTER DATABASE shelf SET statement_timeout = 0",
-)
-OF_A_SUPERUSER = (
-    "ALTER DATABASE shelf SET app.tenant = 'a, \"b\" = c''d'",
-    "ALTER DATABASE shelf SET log_statement = 'all'",
-    "ALTER DATABASE shelf SET temp_tablespaces = ''",
-    "ALTER ROLE shelf_reader IN DATABASE shelf SET search_path = a, b",
-    'ALTER ROLE "odd ""role"" ß" IN DATABASE shelf SET work_mem = 9000',
-)
-OF_ANOTHER = 'SET ROLE "odd ""role"" ß"', "GRANT CONNECT ON DATABASE shelf TO shelf_stranger", "RESET ROLE"
-
-
-def give(server: PostgresServer, *statements: str) -> None:
-    with server.connect() as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
-
-
-class TestProperties:
-    @pytest.mark.parametrize("origin", ["server", "manifest"])
-    def test_all_of_them_are_copied(self, server: PostgresServer, origin: str) -> None:
-        give(server, *PROPERTIES, *OF_A_SUPERUSER, *OF_ANOTHER)
-        facts = facts_of(server, "shelf")
-        with maintenance(server.address("shelf")) as connection:
-            create_side(connection, SIDE, facts)
-            write_intent(connection, SIDE, INTENT)
-            copy_properties(connection, "shelf" if origin == "server" else record_of(facts), SIDE)
-            copied = facts_of(server, SIDE)
-            assert read_properties(connection, SIDE) == read_properties(connection, "shelf")
-            assert set(copied.acl) == set(facts.acl)
-            assert (copied.comment, copied.settings) == (facts.comment, facts.settings)
-            assert read_intent(connection, SIDE) == INTENT
-        assert len(facts.settings) == 9
-        assert any(item.startswith("shelf_stranger=c/") for item in facts.acl)
-
-    def test_the_defaults_too_and_what_the_other_had_goes(self, server: PostgresServer) -> None:
-        plain = facts_of(server, "shelf")
-        with maintenance(server.address("shelf")) as connection:
-            create_side(connection, SIDE, plain)
-            default = read_properties(connection, "shelf")
-            give(server, *PROPERTIES, *OF_A_SUPERUSER, *OF_ANOTHER)
-            copy_properties(connection, "shelf", SIDE)
-            copy_properties(connection, plain, SIDE)
-            assert read_properties(connection, SIDE) == default
-            copy_properties(connection, plain, SIDE)
-            assert read_properties(connection, SIDE) == default
-
-    def test_what_the_owner_had_the_new_owner_gets(self, server: PostgresServer) -> None:
-        give(server, *PROPERTIES)
-        with maintenance(server.address("shelf")) as connection:
-            create_side(connection, SIDE, facts_of(server, "shelf"), owner="shelf_stranger")
-            copy_properties(connection, "shelf", SIDE, roles={"shelf_reader": 'odd "role" ß'})
-            found = read_properties(connection, SIDE).grants
-        odd, owner = 'odd "role" ß', "shelf_stranger"
-        assert found == {
-            Grant(odd, "CONNECT", owner, True),
-            Grant(odd, "TEMPORARY", owner, True),
-            Grant(odd, "CREATE", owner, False),
-            Grant(owner, "CREATE", owner, False),
-            Grant(owner, "CONNECT", owner, False),
-        }
-
-    def test_an_owner_who_is_no_superuser_copies_what_owners_may(self, server: PostgresServer) -> None:
-        give(server, *PROPERTIES)
-        with maintenance(as_owner(server)) as connection:
-            create_side(connection, SIDE, facts_of(server, "shelf"))
-            copy_properties(connection, "shelf", SIDE)
-            assert read_properties(connection, SIDE) == read_properties(connection, "shelf")
-
-    # What temp_tablespaces names is an owner's to set.
-    @pytest.mark.parametrize("statement", [line for line in OF_A_SUPERUSER if "temp_tablespaces" not in line])
-    def test_what_takes_a_superuser_is_named_and_nothing_is_half_done(
-        self, server: PostgresServer, statement: str
-    ) -> None:
-        give(server, *PROPERTIES, statement)
-        with maintenance(as_owner(server)) as connection:
-            create_side(connection, SIDE, facts_of(server, "shelf"))
-            before = read_properties(connection, SIDE)
-            with pytest.raises(PermissionDenied, match="all the properties") as caught:
-                copy_properties(connection, "shelf", SIDE)
-            assert caught.value.expected.startswith(" ".join(statement.split()[:2]))
-            assert read_properties(connection, SIDE) == before
-
-    def test_a_role_that_is_not_here(self, server: PostgresServer) -> None:
-        facts = replace(facts_of(server, "shelf"), acl=("=Tc/shelf_owner", "gone=c/shelf_owner"))
-        with maintenance(server.address("shelf")) as connection:
-            create_side(connection, SIDE, facts)
-            with pytest.raises(DatabaseError, match="all the properties") as caught:
-                copy_properties(connection, facts, SIDE)
-            assert 'role "gone" does not exist' in caught.value.found
-            copy_properties(connection, facts, SIDE, roles={"gone": "shelf_reader"})
-            assert Grant("shelf_reader", "CONNECT", "shelf_owner", False) in read_properties(connection, SIDE).grants
-
-    def test_a_database_that_is_not_here(self, server: PostgresServer) -> None:
-        with maintenance(server.address("shelf")) as connection:
-            for source, name in (("nobody", "shelf"), ("shelf", "nobody")):
-                with pytest.raises(DatabaseMissing, match="'nobody'"):
-                    copy_properties(connection, source, name)
-
-    def test_texts_of_the_server_are_read(self) -> None:
-        assert read_acl(['"a ""b"" ="=c*/own', "=T/own"]) == {
-            Grant('a "b" =', "CONNECT", "own", True),
-            Grant("", "TEMPORARY", "own", False),
-        }
-        with pytest.raises(DatabaseError, match="cannot be read"):
-            read_acl(["own=r/own"])
-        lists = {"": [], 'public, "odd, ""x""", ""': ["public", 'odd, "x"', ""], "a,b": ["a", "b"], '""': [""]}
-        assert {text: read_list(text) for text in lists} == lists
-
-
-class TestMaintenance:
-    def test_it_is_never_the_targets_own_database(self, server: PostgresServer) -> None:
-        for name, place in (("shelf", "postgres"), ("postgres", "template1"), ("not there", "postgres")):
-            with maintenance(server.address(name)) as connection:
-                assert connection.info.dbname == place
-                assert connection.autocommit
-
-    def test_any_other_database_serves_and_where_there_is_none_it_says_so(self, server: PostgresServer) -> None:
-        closed = ("postgres", "template1")
-        with server.connect() as connection:
-            names = connection.execute(
-                "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'shelf'"
-            ).fetchall()
-            for (name,) in names:
-                connection.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
-            try:
-                with (
-                    pytest.raises(DatabaseError, match="can connect to no database") as caught,
-                    maintenance(as_owner(server)),
-                ):
-                    pass
-                assert "GRANT CONNECT ON DATABASE postgres" in caught.value.hint
-                with hold_lock(as_owner(server)) as lock:
-                    lock.check()
-                connection.execute("CREATE DATABASE shelf_like")
-                with maintenance(as_owner(server)) as other:
-                    assert other.info.dbname == "shelf_like"
-            finally:
-                for (name,) in names:
-                    query = sql.SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC")
-                    connection.execute(query.format(sql.Identifier(name)))
-        assert {name for (name,) in names} >= set(closed)
-
-    def test_a_login_that_is_refused(self, server: PostgresServer) -> None:
-        wrong = replace(server.address("shelf"), password=Secret("wrong"))
-        with pytest.raises(ConnectionFailed, match="as postgres"), maintenance(wrong):
-            pass
-
-
-class TestLock:
-    def test_whoever_is_kept_off_is_told_by_whom_and_since_when(self, server: PostgresServer) -> None:
-        with hold_lock(server.address("shelf"), "restore") as lock:
-            lock.check()
-            with (
-                pytest.raises(DatabaseError, match="Another run of opsproof is at work on database 'shelf'") as caught,
-                hold_lock(server.address("shelf")),
-            ):
-                pass
-        pattern = r"opsproof restore \S+@\S+ since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC \(role postgres, process \d+ .*"
-        assert re.fullmatch(pattern, caught.value.found)
-
-    def test_another_role_is_told_too(self, server: PostgresServer) -> None:
-        with (
-            hold_lock(server.address("shelf"), "restore"),
-            pytest.raises(DatabaseError, match="Another run") as caught,
-            hold_lock(as_owner(server)),
-        ):
-            pass
-        assert re.fullmatch(r"opsproof restore \S+@\S+ \(role postgres, process \d+ .*", caught.value.found)
-
-    def test_a_long_name_of_the_machine_leaves_the_purpose(
-        self, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("socket.gethostname", lambda: "größe-" * 20)
-        with hold_lock(server.address("shelf"), "recover"), server.connect() as connection:
-            row = connection.execute(
-                "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'opsproof recover %@gr??e-%'"
-            ).fetchone()
-        assert row is not None
-        assert len(row[0]) == 63
-
-    def test_a_connection_that_is_cut_takes_the_lock_with_it(self, server: PostgresServer) -> None:
-        with hold_lock(server.address("shelf"), "restore") as lock:
-            with server.connect() as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                    " WHERE application_name LIKE 'opsproof restore %'"
-                )
-            with pytest.raises(DatabaseError, match="The lock on database 'shelf' is lost"):
-                lock.check()
-            with hold_lock(server.address("shelf")) as other:
-                other.check()
-
-    def test_one_that_was_given_up_is_lost_too(self, server: PostgresServer) -> None:
-        with hold_lock(server.address("shelf")) as lock:
-            lock._connection.execute("SELECT pg_advisory_unlock_all()")
-            with pytest.raises(DatabaseError, match="is lost") as caught:
-                lock.check()
-        assert "no lock any more" in caught.value.found

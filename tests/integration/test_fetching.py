@@ -1,47 +1,34 @@
-"""Backups in a bucket: chosen, told why not, and downloaded whole or not at all."""
+"""Backups in a bucket or a folder: downloaded whole or not at all, and read where they are."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import urllib.request
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import pytest
 
-from opsproof.archive.catalogue import fetching
-from opsproof.archive.catalogue.choosing import Choice, choose_backup
-from opsproof.archive.catalogue.fetching import fetch
-from opsproof.archive.manifest import to_json
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.archive.names import sidecar_name
-from opsproof.errors import (
-    ArchiveError,
-    BucketMissing,
-    ConfigurationError,
-    OpsproofError,
-    StoreDenied,
-    StoreError,
-    StoreUnreachable,
-)
+from opsproof.archive.manifest import to_json
+from opsproof.archive.catalogue import fetching
+from opsproof.archive.catalogue.fetching import fetch
+from opsproof.errors import ArchiveError, ConfigurationError, StoreError, StoreUnreachable
 from opsproof.journal import Journal, Progress
 from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.system.store import open_store
-from opsproof.target import S3StoreSettings, Target
-from tests.lab.bucket import Bucket, make_bucket, use_credentials
+from tests.lab.bucket import Bucket, make_bucket, target_in, use_credentials
 from tests.lab.fault_proxy import Fault, FaultProxy, running_proxy
-from tests.lab.moto_server import S3Server, moto_server, running_moto
-from tests.lab.targets import CUSTOMER, put_backup, sidecar_for, target_of
+from tests.lab.moto_server import S3Server, moto_server
+from tests.lab.targets import CUSTOMER, choose, put_backup, sidecar_for, target_of
 
 __all__ = ["moto_server"]
 
 MIB = 1 << 20
 DATA = os.urandom(3 * MIB + 17)
-NEEDED = "check the S3 bucket and the customer name; the credentials need s3:ListBucket and s3:GetObject"
 
 
 @pytest.fixture
@@ -59,15 +46,6 @@ def proxy(moto_server: S3Server) -> Iterator[FaultProxy]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "workspace"
-
-
-def target_in(bucket: Bucket, url: str = "", name: str = "") -> Target:
-    settings = S3StoreSettings(name or bucket.name, bucket.server.region, endpoint_url=url or bucket.server.url)
-    return target_of(settings)
-
-
-def choose(target: Target, wanted: str = "latest", source: Target | None = None) -> Choice:
-    return choose_backup(target, open_store(target.store, target.customer), wanted, None, source)
 
 
 def put(bucket: Bucket, data: bytes = DATA) -> str:
@@ -276,71 +254,3 @@ def test_an_address_with_a_sidecar_beside_it_is_verified_and_somebody_s(bucket: 
     bucket.client.put_object(Bucket=bucket.name, Key=f"moved/{sidecar.name}", Body=DATA[1:])
     with pytest.raises(ArchiveError, match="is not what the manifest beside it describes"):
         choose(target, address, source)
-
-
-def test_an_address_of_nothing_is_answered_with_what_is_near(bucket: Bucket) -> None:
-    bucket.client.put_object(Bucket=bucket.name, Key="dumps/odoo.dump", Body=b"PGDMP")
-    with pytest.raises(StoreError, match=r"There is no backup odo\.dump") as caught:
-        choose(target_in(bucket, name="another-bucket"), f"s3://{bucket.name}/dumps/odo.dump")
-    assert caught.value.expected.startswith(f"odo.dump in s3://{bucket.name}/dumps/ (bucket {bucket.name}, ")
-    assert caught.value.found == "the nearest: odoo.dump"
-
-
-def test_an_empty_place_names_bucket_customer_and_prefix_and_who_is_there(bucket: Bucket) -> None:
-    bucket.store(customer="acme-corporation", prefix="dumps/").put_small("x.zip", b"x")
-    bucket.store(customer="not-in-this-prefix").put_small("x.zip", b"x")
-    target = target_in(bucket)
-    assert isinstance(target.store, S3StoreSettings)
-    with pytest.raises(StoreError, match="No verified backup of prod/erp was found") as caught:
-        choose(replace(target, store=replace(target.store, prefix="dumps/")))
-    place = f"s3://{bucket.name}/dumps/acme-corp/backups/"
-    assert caught.value.expected == (
-        f"a verified backup of prod/erp in {place} (bucket {bucket.name}, customer acme-corp, prefix dumps/)"
-    )
-    assert caught.value.found.splitlines() == [
-        f"nothing at all under {place}",
-        "folders of customers beside it: acme-corporation",
-    ]
-    assert caught.value.hint == NEEDED
-
-
-def test_no_such_bucket_is_told_apart(bucket: Bucket) -> None:
-    with pytest.raises(BucketMissing, match=f"there is no bucket {bucket.name}x") as caught:
-        choose(target_in(bucket, name=f"{bucket.name}x"))
-    assert bucket.name in caught.value.found
-    assert "customer acme-corp" in caught.value.expected
-    assert caught.value.hint.endswith(NEEDED)
-
-
-@pytest.mark.parametrize("allowed", ["s3:GetObject", "s3:ListBucket"])
-def test_refused_listing_and_refused_reading_are_told_apart(monkeypatch: pytest.MonkeyPatch, allowed: str) -> None:
-    with running_moto() as server:
-        use_credentials(monkeypatch, server)
-        bucket = make_bucket(server)
-        put(bucket)
-        iam = boto3.client("iam", endpoint_url=server.url, region_name=server.region)
-        iam.create_user(UserName="reader")
-        policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": allowed, "Resource": "*"}]}
-        iam.put_user_policy(UserName="reader", PolicyName="reader", PolicyDocument=json.dumps(policy))
-        key = iam.create_access_key(UserName="reader")["AccessKey"]
-        headers = {"Content-Type": "text/plain"}
-        strict = urllib.request.Request(f"{server.url}/moto-api/reset-auth", data=b"0", headers=headers)
-        urllib.request.urlopen(strict, timeout=10).close()
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-        what, action = {
-            "s3:GetObject": ("listing", "s3:ListBucket"),
-            "s3:ListBucket": ("reading from", "s3:GetObject"),
-        }[allowed]
-        with pytest.raises(StoreDenied, match=f"{what} s3://.* was refused: {action} is not allowed") as caught:
-            choose(target_in(bucket))
-        assert caught.value.hint.endswith(NEEDED)
-        assert f"bucket {bucket.name}, customer acme-corp, prefix none" in caught.value.expected
-
-
-def test_a_store_that_does_not_answer_is_told_as_such(bucket: Bucket, proxy: FaultProxy) -> None:
-    put(bucket)
-    target = target_in(bucket, proxy.url)
-    proxy.inject(Fault("answer", "GET", path=r"manifest\.json$", status=400, code="ExpiredToken"))
-    with pytest.raises(OpsproofError, match="the session token has expired"):
-        choose(target)

@@ -1,81 +1,26 @@
-"""A copy of an Odoo database is made harmless, and proven so; by Odoo's own statements where it has any."""
+"""A copy of an Odoo database is made harmless, and proven so; what is no copy is left alone."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from opsproof.errors import CommandFailed, DatabaseError, ProgramMissing, ProofError
+from opsproof.errors import DatabaseError, ProofError
 from opsproof.inspection.restores.neutralized import Identity, check_neutralized, read_identity
-from opsproof.procedures.restore.neutralizing import Neutralized, Neutralizing, Purpose
-from opsproof.system.hosts.host import Host
+from opsproof.procedures.restore.neutralizing import Purpose
 from opsproof.system.postgres.server import connect
-from opsproof.target import Connection, DatabaseAddress, Target
-from tests.lab.odoo_tables import PRODUCTION, SECRET, UUID, acting, make_odoo, parameters
+from tests.lab.odoo_tables import PRODUCTION, SECRET, UUID, acting, parameters
 from tests.lab.postgres_server import PostgresServer
-from tests.lab.targets import target_of
+from tests.lab.side_odoo import COPY, Side, neutralize, side, target_for
 
-COPY = Purpose(copies=True, why="the backup is one of prod/erp")
+__all__ = ["side"]
+
 GUESSED = Purpose(copies=True, why="the backup does not say where it comes from", guessed=True)
 LIVE = Identity("live-uuid", "live-secret", "https://staging.example.com", is_neutralized=False, version="14.0.1.3")
-OWN = """#!/bin/sh
-printf '%s ' "$@" >> "{log}"
-echo 'a warning' >&2
-echo 'BEGIN;'
-cat <<'END'
-DO $$
-    BEGIN
-        UPDATE ir_mail_server SET active = false;
-    END;
-$$;
--- 100% of them but one, as Odoo does
-UPDATE ir_cron SET active = false WHERE cron_name <> 'autovacuum';
-UPDATE payment_acquirer SET state = 'disabled';
-CREATE TABLE said_by_odoo ();
-END
-echo 'COMMIT;'
-"""
-
-
-@pytest.fixture
-def side(postgres: PostgresServer) -> Iterator[tuple[PostgresServer, DatabaseAddress]]:
-    """A database as production has it, of Odoo 14."""
-    name = f"side_{secrets.token_hex(4)}"
-    address = postgres.create_database(name)
-    with postgres.connect(name) as connection:
-        make_odoo(connection)
-    yield postgres, address
-    postgres.drop_database(name)
-
-
-def neutralize(
-    address: DatabaseAddress, target: Target, purpose: Purpose = COPY, live: Identity | None = None
-) -> Neutralized:
-    return Neutralizing(target, Host(Connection()), purpose, live).perform(address)
-
-
-def target_for(address: DatabaseAddress, folder: Path, **changes: object) -> Target:
-    return replace(target_of(folder, database=replace(address, name="live")), **changes)  # type: ignore[arg-type]
-
-
-def of_version(server: PostgresServer, address: DatabaseAddress, version: str) -> None:
-    with server.connect(address.name) as connection:
-        connection.execute("UPDATE public.ir_module_module SET latest_version = %s WHERE name = 'base'", (version,))
-
-
-def script(folder: Path, text: str) -> str:
-    path = folder / "odoo"
-    path.write_text(text.replace("{log}", str(folder / "said")))
-    path.chmod(0o755)
-    return str(path)
-
-
-Side = tuple[PostgresServer, DatabaseAddress]
 
 
 def test_nothing_of_a_copy_acts_any_more(side: Side, tmp_path: Path) -> None:
@@ -143,74 +88,6 @@ def test_tables_and_columns_that_an_odoo_lacks_are_passed_over(side: Side, tmp_p
     done = neutralize(address, target_for(address, tmp_path))
     assert done.rows["scheduled actions"] == 2
     assert "delivery carriers" not in done.rows
-
-
-def test_odoo_16_says_itself_what_is_to_be_done(side: Side, tmp_path: Path) -> None:
-    server, address = side
-    of_version(server, address, "16.0.1.3")
-    target = target_for(address, tmp_path, odoo_bin=script(tmp_path, OWN), odoo_conf="/etc/odoo/odoo.conf")
-    done = neutralize(address, target)
-    assert (tmp_path / "said").read_text() == f"neutralize --stdout -d {address.name} -c /etc/odoo/odoo.conf "
-    with server.connect(address.name) as connection:
-        assert connection.execute("SELECT to_regclass('public.said_by_odoo') IS NOT NULL").fetchone() == (True,)
-        found = acting(connection)
-        # Odoo's own leave one scheduled action on, and add a mail server; here both are held to the same rule.
-        assert {"ir_mail_server invalid"} == {line for line in found if line.startswith(("ir_cron", "ir_mail"))}
-        assert "delivery_carrier production" in found
-    assert "by Odoo's own statements" in done.shown
-
-
-@pytest.mark.parametrize(
-    ("version", "changes", "why"),
-    [
-        ("15.0.1.3", {"odoo_bin": "{odoo}"}, "Odoo 15.0.1.3 has none"),
-        ("16.0.1.3", {"odoo_bin": "none"}, "`odoo_bin: none`"),
-        ("saas~17.2.1.3", {}, "no odoo on the host's PATH"),
-        ("16.0.1.3", {"odoo_bin": "{old}"}, "is older than 16"),
-    ],
-)
-def test_the_built_in_statements_are_taken_where_odoo_has_none(
-    side: Side, tmp_path: Path, version: str, changes: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server, address = side
-    of_version(server, address, version)
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    program = script(
-        tmp_path,
-        OWN if changes.get("odoo_bin") == "{odoo}" else "#!/bin/sh\necho \"Unknown command 'n'\" >&2\nexit 1\n",
-    )
-    known = {key: program if value.startswith("{") else value for key, value in changes.items()}
-    done = neutralize(address, target_for(address, tmp_path, **known))
-    assert why in done.by
-    with server.connect(address.name) as connection:
-        assert acting(connection) == ["ir_mail_server invalid"]
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("#!/bin/sh\necho 'BEGIN;'\necho 'addons path not found' >&2\nexit 1\n", "addons path not found"),
-        ("#!/bin/sh\necho 'BEGIN;'\necho 'UPDATE ir_cron SET active = false;'\n", "nothing on stderr"),
-        ("#!/bin/sh\necho 'BEGIN;'\necho 'COMMIT;'\n", "nothing on stderr"),
-    ],
-    ids=["fails", "is cut", "says nothing"],
-)
-def test_an_odoo_that_does_not_say_it_is_an_error(side: Side, tmp_path: Path, text: str, found: str) -> None:
-    server, address = side
-    of_version(server, address, "16.0.1.3")
-    with pytest.raises(CommandFailed, match="does not say how to neutralize") as caught:
-        neutralize(address, target_for(address, tmp_path, odoo_bin=script(tmp_path, text)))
-    assert found in caught.value.found
-    assert "odoo_bin: none" in caught.value.hint
-    with server.connect(address.name) as connection:
-        assert parameters(connection)["database.uuid"] == UUID
-
-
-def test_an_odoo_that_the_inventory_names_has_to_be_there(side: Side, tmp_path: Path) -> None:
-    server, address = side
-    of_version(server, address, "16.0.1.3")
-    with pytest.raises(ProgramMissing):
-        neutralize(address, target_for(address, tmp_path, odoo_bin=str(tmp_path / "nowhere")))
 
 
 def test_the_inventorys_statements_come_last(side: Side, tmp_path: Path) -> None:

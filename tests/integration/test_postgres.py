@@ -1,11 +1,8 @@
-"""Connecting: what is wrong is said, with what to type; and the lock that keeps other runs off."""
+"""Connecting: the server says what it is; what is wrong is said, with what to type."""
 
 from __future__ import annotations
 
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,12 +12,10 @@ import pytest
 from psycopg import sql
 
 from opsproof.errors import ConnectionFailed, DatabaseError, DatabaseMissing, PermissionDenied
-from opsproof.system.postgres.lock import hold_lock
 from opsproof.system.postgres.server import connect, describe_database, list_databases, read_server
 from opsproof.target import DatabaseAddress, Secret
 from tests.lab.postgres_server import PostgresServer
 
-REPOSITORY = Path(__file__).parents[2]
 WRONG = "a wrong password that nobody may see"
 
 
@@ -255,56 +250,3 @@ def test_databases_are_listed_without_templates(postgres: PostgresServer, addres
     assert names == tuple(sorted(names))
     assert {"acme_prod", "postgres"} <= set(names)
     assert not {"template0", "template1"} & set(names)
-
-
-HOLDS_THE_LOCK = """
-import sys, time
-from opsproof.system.postgres.lock import hold_lock
-from opsproof.target import DatabaseAddress, Secret
-address = DatabaseAddress("acme_prod", "127.0.0.1", int(sys.argv[1]), "postgres", Secret(sys.stdin.readline().strip()))
-with hold_lock(address):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-class TestLock:
-    def test_a_second_run_is_kept_off(self, postgres: PostgresServer, address: DatabaseAddress) -> None:
-        with hold_lock(address):
-            with pytest.raises(DatabaseError, match="Another run") as caught, hold_lock(address):
-                pass
-            assert "nothing was changed" in caught.value.kept
-        with hold_lock(address), hold_lock(replace(address, name="another")):
-            pass
-
-    def test_it_is_gone_after_an_error(self, address: DatabaseAddress) -> None:
-        with pytest.raises(ValueError, match="mine"), hold_lock(address):
-            raise ValueError("mine")
-        with hold_lock(address):
-            pass
-
-    def test_it_is_gone_after_kill_9(self, postgres: PostgresServer, address: DatabaseAddress) -> None:
-        holder = subprocess.Popen(
-            [sys.executable, "-c", HOLDS_THE_LOCK, str(postgres.port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=REPOSITORY,
-        )
-        with holder:
-            assert holder.stdin is not None
-            assert holder.stdout is not None
-            holder.stdin.write(postgres.password + "\n")
-            holder.stdin.flush()
-            assert holder.stdout.readline() == "held\n"
-            with pytest.raises(DatabaseError, match="Another run"), hold_lock(address):
-                pass
-            holder.send_signal(signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                with hold_lock(address):
-                    break
-            except DatabaseError:
-                assert time.monotonic() < deadline, "the lock outlived its holder"
-                time.sleep(0.05)

@@ -1,134 +1,27 @@
-"""Releases as they lie on a host: packed, sent, named, flipped, pruned; every refusal leaves what was there."""
+"""Releases as they lie on a host: sent, named, flipped, pruned; every refusal leaves what was there."""
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
-import tarfile
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from opsproof.errors import ConfigurationError, HostError, OpsproofError, ProofError
+from opsproof.errors import HostError, ProofError
 from opsproof.system.hosts.host import Host
 from opsproof.system.hosts.transport import close_connections
 from opsproof.system.releases.layout import Releases
 from opsproof.system.releases.ledger import LEDGER, Entry
-from opsproof.system.releases.package import Package
-from opsproof.system.releases.source import pack
 from opsproof.system.releases.upload import read_files, upload
 from opsproof.target import Connection
+from tests.lab.releasing import ODD, deploy, names, packed, releases, source
 from tests.lab.ssh_server import SshServer, ssh_server
 
-__all__ = ["ssh_server"]
-
-ODD = "odd name; $(touch x) 'é"
-
-
-@pytest.fixture
-def releases(tmp_path: Path) -> Releases:
-    folder = tmp_path / "srv"
-    folder.mkdir()
-    return Releases(Host(Connection()), str(folder))
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """A folder with a program, a link, an empty folder, an odd name, and git's own files."""
-    folder = tmp_path / "source"
-    (folder / "app").mkdir(parents=True)
-    (folder / "empty").mkdir()
-    (folder / "app" / "main.py").write_text("print('one')\n")
-    (folder / "app" / ODD).write_bytes(b"\x00\xff")
-    (folder / "run").write_text("#!/bin/sh\n")
-    (folder / "run").chmod(0o755)
-    (folder / "link").symlink_to("app/main.py")
-    return folder
-
-
-def packed(source: str | Path, tmp_path: Path) -> Package:
-    place = tmp_path / f"packed-{len(list(tmp_path.glob('packed-*')))}"
-    place.mkdir()
-    return pack(str(source), place)
-
-
-def git(folder: Path, *words: str) -> str:
-    own = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-    return subprocess.run(["git", *own, *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def deploy(releases: Releases, package: Package) -> str:
-    name = releases.next_name(releases.look().names)
-    upload(releases, name, package)
-    releases.flip(name)
-    releases.unmark(name)
-    return name
-
-
-def names(releases: Releases) -> list[str]:
-    return sorted(one.name for one in Path(releases.root).iterdir())
-
-
-@pytest.fixture(params=["folder", "tar", "tar.gz", "zip", "git"])
-def made(request: pytest.FixtureRequest, source: Path, tmp_path: Path) -> str:
-    """The same release in each of its forms."""
-    if request.param == "folder":
-        return str(source)
-    if request.param == "zip":
-        path = tmp_path / "shop-1.zip"
-        with zipfile.ZipFile(path, "w") as archive:
-            for file in sorted(source.rglob("*")):
-                one = zipfile.ZipInfo.from_file(file, f"shop-1/{file.relative_to(source).as_posix()}")
-                if file.is_symlink():
-                    one = zipfile.ZipInfo(f"shop-1/{file.relative_to(source).as_posix()}")
-                    one.external_attr = 0o120777 << 16
-                    archive.writestr(one, str(file.readlink()))
-                elif file.is_dir():
-                    archive.writestr(one, b"")
-                else:
-                    archive.writestr(one, file.read_bytes())
-        return str(path)
-    if request.param == "git":
-        git(source, "init", "-q", "-b", "main")
-        git(source, "add", "-A")
-        git(source, "commit", "-q", "-m", "one")
-        return f"{source}#main"
-    path = tmp_path / f"shop-1.{request.param}"
-    with tarfile.open(path, "w:gz" if request.param == "tar.gz" else "w") as tar:
-        tar.add(source, "shop-1")
-    return str(path)
-
-
-def test_every_form_of_a_release_arrives_as_it_is(made: str, source: Path, releases: Releases, tmp_path: Path) -> None:
-    name = deploy(releases, packed(made, tmp_path))
-    there = Path(releases.path(name))
-    assert (there / "app" / "main.py").read_text() == "print('one')\n"
-    assert (there / "app" / ODD).read_bytes() == b"\x00\xff"
-    assert os.access(there / "run", os.X_OK)
-    assert (there / "link").readlink() == Path("app/main.py")
-    assert not (there / ".git").exists()
-    revision = (there / "REVISION").read_text().strip()
-    assert revision == releases.revision_of(name)
-    assert revision == (git(source, "rev-parse", "main") if "#" in made else revision)
-    assert len(revision) >= 16
-    assert names(releases) == [name]
-
-
-def test_a_repository_is_told_by_its_commit_and_by_what_is_not_committed(source: Path, tmp_path: Path) -> None:
-    git(source, "init", "-q", "-b", "main")
-    git(source, "add", "-A")
-    git(source, "commit", "-q", "-m", "one")
-    commit = git(source, "rev-parse", "HEAD")
-    assert packed(source, tmp_path).revision == commit
-    (source / "app" / "main.py").write_text("print('two')\n")
-    assert packed(source, tmp_path).revision == f"{commit}-dirty"
-    with pytest.raises(ConfigurationError, match="has no commit 'nowhere'"):
-        packed(f"{source}#nowhere", tmp_path)
+__all__ = ["releases", "source", "ssh_server"]
 
 
 def test_current_is_read_as_a_link_and_flipped_by_one_rename(source: Path, releases: Releases, tmp_path: Path) -> None:
@@ -233,35 +126,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True, timeout=20)
-
-
-@pytest.mark.parametrize("name", ["/etc/evil", "../evil", "a/../../evil", "link/evil"])
-def test_an_archive_that_reaches_out_is_refused(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "evil.tar"
-    with tarfile.open(path, "w") as tar:
-        link = tarfile.TarInfo("link")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
-        tar.addfile(link)
-        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(ConfigurationError, match="nobody should unpack"):
-        packed(path, tmp_path)
-
-
-@pytest.mark.parametrize("release", ["", "nowhere", "https://user:hush@example.org/app.git", "file"])
-def test_what_is_no_release_is_refused(release: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("text")
-    with pytest.raises(OpsproofError) as caught:
-        packed(str(tmp_path / release) if release == "file" else release, tmp_path)
-    assert caught.value.hint
-    assert "hush" not in str(caught.value)
-
-
-def test_an_archive_with_a_folder_of_its_own_keeps_it(tmp_path: Path) -> None:
-    (tmp_path / "project" / "addons").mkdir(parents=True)
-    (tmp_path / "project" / "addons" / "a.py").write_text("")
-    with tarfile.open(tmp_path / "shop-1.tar", "w") as tar:
-        tar.add(tmp_path / "project" / "addons", "addons")
-    assert set(packed(tmp_path / "shop-1.tar", tmp_path).files) == {"addons/a.py", "REVISION"}
 
 
 def test_the_ledger_survives_a_line_that_was_cut_short(releases: Releases) -> None:

@@ -12,8 +12,9 @@ from botocore.config import Config
 
 from opsproof.system.store import open_store
 from opsproof.system.store.s3 import S3Store
-from opsproof.target import S3StoreSettings
+from opsproof.target import S3StoreSettings, Target
 from tests.lab.moto_server import S3Server
+from tests.lab.targets import target_of
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -86,3 +87,9 @@ def use_credentials(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
         monkeypatch.setenv(variable, "/nonexistent")
     for variable, value in server.variables.items():
         monkeypatch.setenv(variable, value)
+
+
+def target_in(bucket: Bucket, url: str = "", name: str = "") -> Target:
+    """Return the target that `manifest_of` describes a backup of, with this bucket or one of another name."""
+    settings = S3StoreSettings(name or bucket.name, bucket.server.region, endpoint_url=url or bucket.server.url)
+    return target_of(settings)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from opsproof.errors import ConfigurationError
+from opsproof.inventory.hosts import target_of_host
 from opsproof.inventory.loading import load_environment
+from opsproof.inventory.schema import validated_host, validated_variables
 from opsproof.target import Target
 
 ODOO_CONF = """[options]
@@ -111,6 +113,25 @@ def refusal(path: Path, environ: Mapping[str, str], name: str = "prod", **more: 
     """Check that an environment is refused, with a hint and without a secret; return the error."""
     with pytest.raises(ConfigurationError) as caught:
         load_environment(name, inventory=path, environ=environ, **more)  # type: ignore[arg-type]
+    assert caught.value.hint
+    assert "hush" not in str(caught.value)
+    return caught.value
+
+
+def made(**variables: object) -> Target:
+    """Return the target that these variables of a host make."""
+    given = {"database_url": "postgresql://u@h/acme", "store": {"bucket": "b"}, "customer": "c", **variables}
+    own = validated_host("web", given, given, lambda *keys: ("hosts.yml", len(keys)))
+    _, target = target_of_host(
+        "prod", "web", own, validated_variables({}), folder=Path(), where=lambda *keys: "hosts.yml", environ={}
+    )
+    return target
+
+
+def refused(**variables: object) -> ConfigurationError:
+    """Check that a host's variables are refused, with a hint and without their values; return the error."""
+    with pytest.raises(ConfigurationError) as caught:
+        made(**variables)
     assert caught.value.hint
     assert "hush" not in str(caught.value)
     return caught.value

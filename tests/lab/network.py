@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 import subprocess
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -119,6 +120,15 @@ def release(link: Link) -> None:
             (RUN / "network").unlink(missing_ok=True)
         elif _has_device(BRIDGE):
             ip("neighbour", "delete", link.address, "dev", BRIDGE)
+
+
+def is_listening(address: str, port: int) -> bool:
+    """Tell whether somebody takes connections there, within 3 seconds."""
+    try:
+        socket.create_connection((address, port), 3).close()
+    except OSError:
+        return False
+    return True
 
 
 def ip(*words: str) -> str:

@@ -84,3 +84,8 @@ def written(store: Store, name: str, moment: datetime) -> None:
 def latest(target: Target, store: Store, at: datetime | None = None, source: Target | None = None) -> Choice:
     """Choose the latest."""
     return choose_backup(target, store, "latest", at, source)
+
+
+def choose(target: Target, wanted: str = "latest", source: Target | None = None) -> Choice:
+    """Choose what is wanted, out of the target's own store."""
+    return choose_backup(target, open_store(target.store, target.customer), wanted, None, source)

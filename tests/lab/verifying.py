@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from zipfile import ZipFile
 
+from opsproof.archive.catalogue.choosing import choose_backup
+from opsproof.archive.names import sidecar_name
 from opsproof.archive.catalogue.verdict import parse_verdict
 from opsproof.archive.manifest import Manifest, Sidecar, to_json
 from opsproof.archive.names import sidecar_name
@@ -71,7 +73,7 @@ class Shelf:
 
     def copy(self) -> Shelf:
         """Return the same with a store of its own, which is what the inventory names from now on."""
-        folder = self.folder.with_name(f"store-{secrets.token_hex(4)}")
+        folder = self.folder.with_name(f"{self.own.project.store.name}-{secrets.token_hex(4)}")
         shutil.copytree(self.own.project.store, folder)
         self.own.set(backup_dir=str(folder))
         target = replace(self.target, store=DirectoryStoreSettings(folder))
@@ -99,6 +101,10 @@ class Shelf:
         path = sorted(self.folder.glob(f"{backup.id}.verdict_*"))[-1]
         content: dict[str, Any] = json.loads(path.read_text())
         return content
+
+    def chosen(self) -> str:
+        """Return the backup that is taken for the latest."""
+        return choose_backup(self.target, self.store, "latest", None).id
 
     def scratch_databases(self) -> list[str]:
         """Return the scratch databases that are left on the server."""

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.errors import ConfigurationError
-from opsproof.inventory.hosts import target_of_host
 from opsproof.inventory.loading import load_environment
-from opsproof.inventory.schema import validated_host, validated_variables
 from opsproof.policies import (
     Artifacts,
     BucketExpectations,
@@ -22,8 +19,8 @@ from opsproof.policies import (
     Sealing,
     Thresholds,
 )
-from opsproof.target import S3StoreSettings, Target
-from tests.lab.inventories import environ, inventory, one_host, refusal
+from opsproof.target import S3StoreSettings
+from tests.lab.inventories import environ, inventory, made, one_host, refusal, refused
 
 __all__ = ["environ", "inventory"]
 
@@ -70,25 +67,6 @@ ALL_OF_IT = f"""
 """
 ACTIONS = ("restore", "rollback", "deploy", "drill", "cleanup", "recover", "checks")
 ALL_OF_IT += "".join(f"        {action}: http://127.0.0.1:9/{action}\n" for action in ACTIONS)
-
-
-def made(**variables: object) -> Target:
-    """Return the target that these variables of a host make."""
-    given = {"database_url": "postgresql://u@h/acme", "store": {"bucket": "b"}, "customer": "c", **variables}
-    own = validated_host("web", given, given, lambda *keys: ("hosts.yml", len(keys)))
-    _, target = target_of_host(
-        "prod", "web", own, validated_variables({}), folder=Path(), where=lambda *keys: "hosts.yml", environ={}
-    )
-    return target
-
-
-def refused(**variables: object) -> ConfigurationError:
-    """Check that a host's variables are refused, with a hint and without their values; return the error."""
-    with pytest.raises(ConfigurationError) as caught:
-        made(**variables)
-    assert caught.value.hint
-    assert "hush" not in str(caught.value)
-    return caught.value
 
 
 def test_all_that_can_be_asked_for(
@@ -268,40 +246,6 @@ def test_what_is_no_public_key_encrypts_nothing(recipients: object, problem: str
 def test_a_key_is_named_by_its_file(path: str, problem: str) -> None:
     assert problem in refused(signing={"key_file": path}).found
     assert problem in refused(encryption={"identity_file": path}).found
-
-
-@pytest.mark.parametrize("pattern", ["*", "?*", "public.*", "a*", "*_*", "*.*", "audit.?b*", ""])
-def test_a_pattern_that_takes_the_application_s_tables_is_refused(pattern: str) -> None:
-    assert "must have at least 3 letters or digits" in refused(artifacts={"tables": [pattern]}).found
-
-
-@pytest.mark.parametrize("pattern", ["a.b.temp", ".temp", "temp\n"])
-def test_a_pattern_is_of_a_table_or_of_a_schema_and_a_table(pattern: str) -> None:
-    assert "must be table or schema.table" in refused(artifacts={"tables": [pattern]}).found
-
-
-@pytest.mark.parametrize(
-    ("sql", "problem"),
-    [
-        ("DELETE FROM hush", "WHERE true"),
-        ("DELETE FROM hush -- where it is old", "WHERE true"),
-        ("DELETE FROM hush /* where */ RETURNING ' where '", "WHERE true"),
-        ("DROP TABLE hush", "must be DELETE FROM"),
-        ("UPDATE hush SET x = 1 WHERE true", "must be DELETE FROM"),
-        ("DELETE FROM hush WHERE true; COMMIT", "must be one statement"),
-        ("", "must be DELETE FROM"),
-    ],
-)
-def test_rows_are_deleted_by_a_statement_that_says_which(sql: str, problem: str) -> None:
-    assert problem in refused(artifacts={"rows": sql}).found
-
-
-def test_rows_may_be_chosen_by_a_query() -> None:
-    sql = "with old as (select id from log where day < now() - interval '30d')\ndelete from log using old where true"
-    assert made(artifacts={"rows": [sql, "delete\nfrom mail where true ;"]}).policies.artifacts.rows == (
-        sql,
-        "delete\nfrom mail where true",
-    )
 
 
 @pytest.mark.parametrize(
