@@ -91,6 +91,8 @@ def test_a_downgrade_that_raises_only_in_earnest_leaves_the_state_of_before(
 
 @pytest.mark.slow
 def test_a_table_that_a_client_holds_is_waited_for_and_given_up(shop: Migrated, service: Supervised) -> None:
+    # Twice the two seconds of one attempt, and what Alembic takes to start each time.
+    shop.describe(**service.variables, lock_timeout=8)
     before = look(shop)
     with Holding(shop):
         run = shop.rollback(*DOWN)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue.choosing import choose_backup
-from opsproof.archive.names import sidecar_name
-from opsproof.archive.manifest import to_json
 from opsproof.archive.catalogue import fetching
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.archive.catalogue.fetching import fetch
+from opsproof.archive.manifest import to_json
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import ArchiveError, ConfigurationError, StoreError, StoreUnreachable
 from opsproof.journal import Journal, Progress
 from opsproof.procedures.blame import is_fault_of_backup

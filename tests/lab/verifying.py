@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from zipfile import ZipFile
 
 from opsproof.archive.catalogue.choosing import choose_backup
-from opsproof.archive.names import sidecar_name
 from opsproof.archive.catalogue.verdict import parse_verdict
 from opsproof.archive.manifest import Manifest, Sidecar, to_json
 from opsproof.archive.names import sidecar_name

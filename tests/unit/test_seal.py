@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.names import stem_of
 from opsproof.archive.manifest import is_backup_of
+from opsproof.archive.names import stem_of
 from opsproof.archive.sealing.agekeys import IDENTITY_VARIABLE, Identities, load_identities, read_recipients
 from opsproof.archive.sealing.seal import (
     MAGIC,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.names import sidecar_name
 from opsproof.archive.manifest import to_json
+from opsproof.archive.names import sidecar_name
 from opsproof.archive.sealing.sealpolicy import plan_seal
 from opsproof.archive.sealing.signature import (
     SIGNING_VARIABLE,
