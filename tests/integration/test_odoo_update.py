@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from opsproof.errors import CommandFailed, ProofError
+from opsproof.errors import CommandFailed, ConfigurationError, ProofError
 from opsproof.journal import Journal, Redactor
 from opsproof.procedures.deploy.deploying import DeployRequest
 from opsproof.procedures.deploy.odooupdating import modules_of
@@ -63,6 +65,10 @@ def test_a_module_is_another_when_any_of_its_files_is() -> None:
     assert {name for name in first if first[name] != second[name]} == {"sale"}
     compiled = {**files, "addons/sale/__pycache__/order.pyc": PackedFile("g")}
     assert modules_of(compiled) == first
+    # Which of two folders of one name counts, only odoo.conf knows.
+    twice = {**files, "vendor/sale/__manifest__.py": PackedFile("a")}
+    assert modules_of({**twice, "addons/sale/models/order.py": PackedFile("e")})["sale"] != modules_of(twice)["sale"]
+    assert modules_of({**twice, "vendor/sale/__manifest__.py": PackedFile("e")})["sale"] != modules_of(twice)["sale"]
 
 
 @pytest.fixture
@@ -70,7 +76,9 @@ def shop(wheel_postgres: PostgresServer, tmp_path: Path) -> Iterator[Application
     with running_application(wheel_postgres, tmp_path, attachments=3) as shop:
         current = tmp_path / "srv" / "current"
         with shop.odoo_conf.open("a") as conf:
-            conf.write(f"addons_path = {current}/addons\n")
+            # As people write it; Odoo's own command refuses the second one, which is empty.
+            (tmp_path / "extra").mkdir()
+            conf.write(f"addons_path =\n    {current}/addons/,\n    {tmp_path}/extra\n")
         with wheel_postgres.connect() as connection:
             connection.execute(f'ALTER ROLE "{shop.role}" CREATEDB'.encode())
         yield shop
@@ -106,6 +114,7 @@ def write_release(tmp_path: Path, version: str, *, stuck: bool = False, fails: b
     source = tmp_path / f"release-{version}"
     for module in ("sale", "stock", "base"):
         (source / "addons" / module).mkdir(parents=True)
+        (source / "addons" / module / "__init__.py").touch()
         own = manifest(version, "stuck" if stuck else "") if module == "sale" else manifest("14.0.1.0")
         (source / "addons" / module / "__manifest__.py").write_text(own)
     if fails:
@@ -158,3 +167,39 @@ def test_an_update_that_fails_changes_nothing(shop: Application, tmp_path: Path,
     assert versions(shop) == before
     assert [one.name for one in shop.filestore.parent.iterdir()] == [shop.name]
     assert not (tmp_path / "srv" / "current").is_symlink()
+
+
+def test_what_odoo_would_not_find_is_told_before_anything_is_stopped(shop: Application, tmp_path: Path) -> None:
+    target, conf = target_of(shop, tmp_path), shop.odoo_conf.read_text()
+    whole = write_release(tmp_path, "14.0.1.1")
+    shop.odoo_conf.write_text(conf.replace("current/addons", "elsewhere"))
+    with pytest.raises(ConfigurationError, match="does not look for modules in the release") as caught:
+        deploy(target, whole)
+    assert "base, sale in a folder of addons_path" in caught.value.expected
+    # A link of one's own to where the releases are is as good.
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "srv" / "current" / "addons")
+    shop.odoo_conf.write_text(conf.replace("srv/current/addons", "elsewhere"))
+    assert deploy(target, whole).pending == ("base", "sale")
+    # Stock is not installed: nobody misses it.
+    lacking = Path(write_release(tmp_path, "14.0.1.2"))
+    for module in ("sale", "stock"):
+        shutil.rmtree(lacking / "addons" / module)
+    with pytest.raises(ProofError, match="lacks modules that are installed") as missed:
+        deploy(target, str(lacking))
+    assert missed.value.found == "sale"
+    assert versions(shop)["sale"] == "14.0.1.1"
+    # It has moved to another folder of Odoo's.
+    shutil.copytree(Path(whole) / "addons" / "sale", tmp_path / "extra" / "sale")
+    assert deploy(target, str(lacking)).pending == ()
+
+
+@pytest.mark.parametrize("place", ["odoo-bin", "odoo/odoo-bin"])
+def test_a_release_with_odoo_itself_is_updated_by_it(shop: Application, tmp_path: Path, place: str) -> None:
+    target = target_of(shop, tmp_path)
+    release = Path(write_release(tmp_path, "14.0.1.1"))
+    (release / "odoo").mkdir()
+    # The folder called odoo is no program, and the one on the PATH not the release's.
+    shutil.copy(tmp_path / "odoo-bin", release / place)
+    found = deploy(replace(target, odoo_bin=None), str(release))
+    assert found.pending == ("base", "sale")
+    assert versions(shop)["sale"] == "14.0.1.1"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from opsproof.errors import CommandFailed, ProgramMissing, ProofError
+from opsproof.procedures.deploy.odooaddons import Addons
 from opsproof.procedures.restore.odoocommand import PROGRAMS, account_of
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.server import connect, own_search_path
@@ -19,7 +20,12 @@ from opsproof.target import Target
 MANIFESTS = ("__manifest__.py", "__openerp__.py")
 INSTALLED = ("installed", "to upgrade")
 LAST_LINES = 20
-_ADDONS = re.compile(r"^\s*addons_path\s*=\s*(.+?)\s*$", re.MULTILINE)
+# Where a release with Odoo itself has its command.
+IN_A_RELEASE = ("odoo-bin", "odoo", "odoo/odoo-bin")
+# Of the live database's folder of files, and of the link that leads there: an Odoo makes no files behind a link that
+# leads nowhere.
+_LINK = '[ -d "$0" ] || { mkdir -p -- "$0" && echo made; } && ln -sfnT -- "${0##*/}" "$1"'
+_UNLINK = 'rm -f -- "$1" && { [ -z "$2" ] || rmdir -- "$0" 2>/dev/null || true; }'
 # What a crash leaves half done says so here.
 _UNDONE = "SELECT name, state FROM ir_module_module WHERE state LIKE 'to %' ORDER BY 1"
 
@@ -32,7 +38,6 @@ class OdooUpdate:
         host: Where it runs.
         code: The release's folder, its files, and those of the release that is live.
         program: Odoo's command; empty looks for it, in the release first.
-        current: The link that odoo.conf's addons_path goes through.
         exists: Whether there is a database.
     """
 
@@ -44,7 +49,6 @@ class OdooUpdate:
         host: Host,
         code: tuple[PurePosixPath, Mapping[str, PackedFile], Mapping[str, PackedFile]],
         program: str,
-        current: str,
         *,
         exists: bool = True,
     ) -> None:
@@ -52,9 +56,9 @@ class OdooUpdate:
         self._host = host.as_user(account_of(target, host))
         self._path, files, before = code
         self._program = program
-        self._current = current
         new, old = modules_of(files), modules_of(before)
         self._changed = {name for name, digest in new.items() if old.get(name) != digest}
+        self._gone = set(old) - set(new)
         self._wanted: tuple[str, ...] = () if exists else ("base",)
 
     def pending(self) -> tuple[str, ...]:
@@ -63,12 +67,21 @@ class OdooUpdate:
         Raises:
             DatabaseError: The database does not answer.
         """
-        with connect(self._target.database) as connection, own_search_path(connection):
-            rows = connection.execute(
-                "SELECT name FROM ir_module_module WHERE state = ANY(%s) ORDER BY 1", (list(INSTALLED),)
-            ).fetchall()
-        self._wanted = tuple(name for (name,) in rows if name in self._changed)
+        self._wanted = tuple(name for name in self._installed() if name in self._changed)
         return self._wanted
+
+    def examine(self) -> None:
+        """Look whether Odoo finds the modules that it is to update, and those that it has had from the live release.
+
+        Raises:
+            ConfigurationError: odoo.conf does not lead to the release.
+            ProofError: The release lacks modules that are installed.
+            HostError: The host has no Odoo, or cannot be asked.
+        """
+        if self._wanted:
+            self._addons.require(self._wanted)
+        if gone := [name for name in self._installed() if name in self._gone]:
+            self._addons.require_elsewhere(gone)
 
     def initial(self) -> tuple[str, ...]:
         """Return that the module base is installed."""
@@ -87,22 +100,31 @@ class OdooUpdate:
         """Install `base` in an empty database."""
         self._run(database, "-i", ("base",))
 
+    def _installed(self) -> tuple[str, ...]:
+        with connect(self._target.database) as connection, own_search_path(connection):
+            rows = connection.execute(
+                "SELECT name FROM ir_module_module WHERE state = ANY(%s) ORDER BY 1", (list(INSTALLED),)
+            ).fetchall()
+        return tuple(name for (name,) in rows)
+
     def _run(self, database: str, verb: str, modules: tuple[str, ...]) -> None:
         command = [self._find_program(), "-d", database, verb, ",".join(modules)]
-        command += ["--stop-after-init", "--no-http", "--max-cron-threads=0", *self._configuration()]
+        # An empty logfile is stderr: what odoo.conf names would keep to itself why it failed.
+        command += ["--stop-after-init", "--no-http", "--max-cron-threads=0", "--logfile=", *self._configuration()]
         with self._files_of(database):
             done = self._host.run(
                 "sh", "-c", 'cd -- "$0" && exec "$@"', str(self._path), *command,
                 timeout=self._target.step_timeout, accept=range(256),
             )  # fmt: skip
         if done.status != 0:
-            tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-LAST_LINES:])
+            tail = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:])
             raise CommandFailed(
                 f"Odoo could not {'update' if verb == '-u' else 'install'} {', '.join(modules)}",
                 expected="exit status 0",
                 found=tail or f"exit status {done.status}",
-                kept="the database that was live is as it was",
-                hint=f"see what it says of a copy: {shlex.join(command)}",
+                kept="what is live is as it was",
+                hint="mend the release, and deploy it again; `deploy: {rehearse: true}` in the inventory finds such a"
+                f" thing out while people still work\nwhat was run: {shlex.join(command)}",
             )
         with connect(self._target.database, database=database) as connection, own_search_path(connection):
             undone = connection.execute(_UNDONE).fetchall()
@@ -111,31 +133,25 @@ class OdooUpdate:
                 "Odoo has left modules half done",
                 expected="every module installed or not",
                 found=", ".join(f"{name}: {state}" for name, state in undone),
-                kept="the database that was live is as it was",
+                kept="what is live is as it was",
                 hint="look at Odoo's log of the update",
             )
 
     def _configuration(self) -> list[str]:
         """Return odoo.conf, with the release in the place of `current` wherever addons are looked for."""
-        conf = self._target.odoo_conf
-        if conf is None:
+        if self._target.odoo_conf is None:
             return []
-        text = self._host.run("cat", "--", conf).stdout
-        found = _ADDONS.search(text)
-        if found is None or self._current not in found[1]:
-            return ["-c", conf]
-        addons = ",".join(
-            str(self._path) + one.strip().removeprefix(self._current)
-            if one.strip() == self._current or one.strip().startswith(f"{self._current}/")
-            else one.strip()
-            for one in found[1].split(",")
-        )
-        return ["-c", conf, f"--addons-path={addons}"]
+        folders = self._addons.folders()
+        return ["-c", self._target.odoo_conf, *([f"--addons-path={','.join(folders)}"] if folders else [])]
+
+    @cached_property
+    def _addons(self) -> Addons:
+        return Addons(self._target, self._host, self._path, self._find_program())
 
     def _find_program(self) -> str:
         if self._program:
             return self._program
-        for name in PROGRAMS:
+        for name in IN_A_RELEASE:
             if self._host.is_executable(str(self._path / name)):
                 return str(self._path / name)
         program = next((name for name in PROGRAMS if self._host.find_program(name)), None)
@@ -144,7 +160,7 @@ class OdooUpdate:
                 "odoo not found",
                 expected="odoo-bin in the release, or odoo on the host's PATH",
                 found="neither",
-                kept="the database that was live is as it was",
+                kept="what is live is as it was",
                 hint="odoo_bin: /path/to/odoo-bin in the inventory; or `deploy: {database: none}`",
             )
         return program
@@ -156,12 +172,12 @@ class OdooUpdate:
         if settings is None or settings.path.name != self._target.database.name:
             yield
             return
-        link = str(settings.path.parent / database)
-        self._host.run("ln", "-sfnT", "--", settings.path.name, link)
+        folders = str(settings.path), str(settings.path.parent / database)
+        made = self._host.run("sh", "-c", _LINK, *folders).stdout.strip()
         try:
             yield
         finally:
-            self._host.run("rm", "-f", "--", link)
+            self._host.run("sh", "-c", _UNLINK, *folders, made)
 
 
 def remove_link(target: Target, host: Host, database: str) -> None:
@@ -175,12 +191,16 @@ def remove_link(target: Target, host: Host, database: str) -> None:
 def modules_of(files: Mapping[str, PackedFile]) -> dict[str, str]:
     """Return Odoo's modules among the files of a release, and a digest of each: of every file that is in it."""
     folders = {str(PurePosixPath(path).parent) for path in files if PurePosixPath(path).name in MANIFESTS}
-    found = {}
+    found: dict[str, list[object]] = {}
     for folder in sorted(folders - {"."}):
         listing = sorted(
             (path.removeprefix(f"{folder}/"), one.sha256, one.link or "")
             for path, one in files.items()
             if path.startswith(f"{folder}/") and "__pycache__" not in path.split("/")
         )
-        found[PurePosixPath(folder).name] = hashlib.sha256(repr(listing).encode("utf-8", "surrogateescape")).hexdigest()
-    return found
+        # Two folders may have one of the same name, of which addons_path chooses one: any change of either counts.
+        found.setdefault(PurePosixPath(folder).name, []).append(listing)
+    return {
+        name: hashlib.sha256(repr(listings).encode("utf-8", "surrogateescape")).hexdigest()
+        for name, listings in found.items()
+    }

@@ -168,6 +168,7 @@ class Preparing(Deploying):
             self.pending = self.update.initial()
         else:
             self.pending = self.update.pending()
+            self.update.examine()
         self.journal.record("update planned", by=self.update.name, pending=list(self.pending))
         if self.facts is not None and self.has_to_validate:
             with connect(self.target.database) as connection:
