@@ -11,13 +11,13 @@ from pathlib import PurePosixPath
 
 from opsproof.errors import CommandFailed, ProgramMissing, ProofError
 from opsproof.procedures.deploy.odooaddons import Addons
+from opsproof.procedures.deploy.odooversions import is_version, manifests_of, read_versions
 from opsproof.procedures.restore.odoocommand import PROGRAMS, account_of
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.server import connect, own_search_path
 from opsproof.system.releases.package import PackedFile
 from opsproof.target import Target
 
-MANIFESTS = ("__manifest__.py", "__openerp__.py")
 INSTALLED = ("installed", "to upgrade")
 LAST_LINES = 20
 # Where a release with Odoo itself has its command.
@@ -56,18 +56,23 @@ class OdooUpdate:
         self._host = host.as_user(account_of(target, host))
         self._path, files, before = code
         self._program = program
+        self._manifests = manifests_of(files)
         new, old = modules_of(files), modules_of(before)
         self._changed = {name for name, digest in new.items() if old.get(name) != digest}
         self._gone = set(old) - set(new)
         self._wanted: tuple[str, ...] = () if exists else ("base",)
 
     def pending(self) -> tuple[str, ...]:
-        """Return the installed modules that are others in this release.
+        """Return the installed modules that are others in this release, or that the database has in another version.
 
         Raises:
             DatabaseError: The database does not answer.
+            ProofError: Odoo has never been at work in it.
+            HostError: The release cannot be read.
         """
-        self._wanted = tuple(name for name in self._installed() if name in self._changed)
+        installed = self._installed(self._target.database.name)
+        behind = self._behind(installed)
+        self._wanted = tuple(name for name in installed if name in self._changed or name in behind)
         return self._wanted
 
     def examine(self) -> None:
@@ -80,7 +85,8 @@ class OdooUpdate:
         """
         if self._wanted:
             self._addons.require(self._wanted)
-        if gone := [name for name in self._installed() if name in self._gone]:
+        installed = self._installed(self._target.database.name)
+        if gone := [name for name in installed if name in self._gone]:
             self._addons.require_elsewhere(gone)
 
     def initial(self) -> tuple[str, ...]:
@@ -92,25 +98,50 @@ class OdooUpdate:
 
         Raises:
             CommandFailed: Odoo said no.
-            ProofError: A module is left half done.
+            ProofError: A module is left half done, or has not the release's version.
         """
         self._run(database, "-u", self._wanted)
+        installed = self._installed(database)
+        behind = self._behind({name: version for name, version in installed.items() if name in self._wanted})
+        if behind:
+            raise ProofError(
+                "Odoo has not updated all modules to the release's",
+                expected=", ".join(f"{name} {version}" for name, version in behind.items()),
+                found=", ".join(f"{name} {installed[name]}" for name in behind),
+                kept="what is live is as it was",
+                hint="see whether another folder of addons_path, before the release's, has a module of this name",
+            )
 
     def initialise(self, database: str) -> None:
         """Install `base` in an empty database."""
         self._run(database, "-i", ("base",))
 
-    def _installed(self) -> tuple[str, ...]:
-        with connect(self._target.database) as connection, own_search_path(connection):
-            rows = connection.execute(
-                "SELECT name FROM ir_module_module WHERE state = ANY(%s) ORDER BY 1", (list(INSTALLED),)
-            ).fetchall()
-        return tuple(name for (name,) in rows)
+    def _installed(self, database: str) -> dict[str, str | None]:
+        """Return the modules that a database has, and in which version."""
+        with connect(self._target.database, database=database) as connection, own_search_path(connection):
+            row = connection.execute("SELECT to_regclass('ir_module_module') IS NOT NULL").fetchone()
+            if row is None or not row[0]:
+                raise ProofError(
+                    f"Odoo has never been at work in {database!r}",
+                    expected="a database of Odoo's, or none: then a deploy makes it",
+                    found="no table ir_module_module",
+                    kept="what is live is as it was",
+                    hint=f"dropdb {shlex.quote(database)}   if it is empty; or `deploy: {{database: none}}`",
+                )
+            query = "SELECT name, latest_version FROM ir_module_module WHERE state = ANY(%s) ORDER BY 1"
+            return dict(connection.execute(query, (list(INSTALLED),)).fetchall())
+
+    def _behind(self, installed: Mapping[str, str | None]) -> dict[str, str]:
+        """Return the modules that a database has in another version than the release, and the release's."""
+        manifests = {name: paths for name, paths in self._manifests.items() if name in installed}
+        versions = read_versions(self._host, self._path, manifests)
+        return {name: version for name, version in versions.items() if not is_version(installed[name], version)}
 
     def _run(self, database: str, verb: str, modules: tuple[str, ...]) -> None:
         command = [self._find_program(), "-d", database, verb, ",".join(modules)]
         # An empty logfile is stderr: what odoo.conf names would keep to itself why it failed.
-        command += ["--stop-after-init", "--no-http", "--max-cron-threads=0", "--logfile=", *self._configuration()]
+        command += ["--stop-after-init", "--no-http", "--max-cron-threads=0", "--logfile=", "--log-level=info"]
+        command += self._configuration()
         with self._files_of(database):
             done = self._host.run(
                 "sh", "-c", 'cd -- "$0" && exec "$@"', str(self._path), *command,
@@ -190,9 +221,10 @@ def remove_link(target: Target, host: Host, database: str) -> None:
 
 def modules_of(files: Mapping[str, PackedFile]) -> dict[str, str]:
     """Return Odoo's modules among the files of a release, and a digest of each: of every file that is in it."""
-    folders = {str(PurePosixPath(path).parent) for path in files if PurePosixPath(path).name in MANIFESTS}
+    manifests = (path for paths in manifests_of(files).values() for path in paths)
+    folders = {str(PurePosixPath(path).parent) for path in manifests}
     found: dict[str, list[object]] = {}
-    for folder in sorted(folders - {"."}):
+    for folder in sorted(folders):
         listing = sorted(
             (path.removeprefix(f"{folder}/"), one.sha256, one.link or "")
             for path, one in files.items()
