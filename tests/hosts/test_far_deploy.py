@@ -57,10 +57,10 @@ class Erp:
     odoo: OdooClient
     content: bytes
 
-    def describe(self, **deploy: object) -> None:
-        """Write the inventory, with settings of `deploy`."""
+    def describe(self, login: str = "ops", **deploy: object) -> None:
+        """Write the inventory: who logs in, and settings of `deploy`."""
         more = {"health_url": f"{self.odoo.url}/web/login", "deploy_folder": FOLDER, "deploy_user": "ops"}
-        own = variables_of(self.host, "ops", **more, deploy=deploy)
+        own = variables_of(self.host, login, **more, deploy=deploy)
         self.project.write_inventory({ENVIRONMENT: {TARGET: own}})
 
     def deploy(self, version: str, files: Mapping[str, str]) -> ActionRun:
@@ -202,6 +202,7 @@ def test_the_way_back_takes_the_data_of_before_along(erp: Erp) -> None:
 
 def test_a_first_database_is_made_by_odoo(erp: Erp) -> None:
     erp.host.inside(f"systemctl stop odoo; cd /; runuser -u postgres -- dropdb prod; rm -r {FILESTORE}")
+    erp.describe("root")
     made = erp.must_deploy("2.0", SECOND)
     assert (made["deploy_changes"], made["deploy_backup"], made["deploy_parked"]) == ("base", "", "")
     assert erp.odoo.call("ir.module.module", "search_count", [["state", "=", "installed"]]) > 1

@@ -119,7 +119,7 @@ def write_release(tmp_path: Path, version: str, *, stuck: bool = False, fails: b
     for module in ("sale", "stock", "base"):
         (source / "addons" / module).mkdir(parents=True)
         (source / "addons" / module / "__init__.py").touch()
-        own = manifest(version, "stuck" if stuck else "") if module == "sale" else manifest("14.0.1.0")
+        own = manifest(version, "stuck" if stuck else "") if module == "sale" else manifest("14.0.1.3")
         (source / "addons" / module / "__manifest__.py").write_text(own)
     if fails:
         (source / "addons" / "fails").write_text("")
@@ -149,7 +149,7 @@ def test_the_installed_modules_that_differ_are_updated_in_a_copy(shop: Applicati
     assert first.pending == ("base", "sale")
     second = deploy(target, write_release(tmp_path, "14.0.2.0"))
     assert second.pending == ("sale",)
-    assert versions(shop) == {"base": "14.0.1.0", "sale": "14.0.2.0"}
+    assert versions(shop) == {"base": "14.0.1.3", "sale": "14.0.2.0"}
     # Odoo has worked on the copy, by the code of the new release, and found the live one's files.
     touched = (shop.filestore / "checklist" / "touched").read_text()
     assert second.turnover.intent.side in touched
@@ -166,6 +166,9 @@ def test_the_installed_modules_that_differ_are_updated_in_a_copy(shop: Applicati
     fourth = deploy(target, str(tmp_path / "release-14.0.2.0"))
     assert fourth.pending == ("sale",)
     assert versions(shop)["sale"] == "14.0.2.0"
+    with pytest.raises(ProofError, match="Odoo has no way down") as caught:
+        deploy(target, str(tmp_path / "release-14.0.1.1"))
+    assert (caught.value.expected, caught.value.found) == ("sale 14.0.2.0 or newer", "sale 14.0.1.1")
 
 
 def test_a_rehearsal_is_neutralized_and_what_is_live_is_not(shop: Application, tmp_path: Path) -> None:

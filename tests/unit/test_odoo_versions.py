@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from opsproof.procedures.deploy.odooversions import is_version, manifests_of, read_versions
+import pytest
+
+from opsproof.procedures.deploy.odooversions import bare, is_older, manifests_of, read_versions, series_of
 from opsproof.system.hosts.host import Host
 from opsproof.target import Connection
 
@@ -30,8 +32,22 @@ def test_a_version_is_known_where_one_manifest_says_it(tmp_path: Path) -> None:
 
 
 def test_odoo_puts_its_own_version_before_a_module_s() -> None:
-    assert is_version("14.0.2.0", "14.0.2.0")
-    assert is_version("14.0.2.0", "2.0")
-    assert not is_version("14.0.12.0", "2.0")
-    assert not is_version("14.0.2.0", "2.1")
-    assert not is_version(None, "2.0")
+    series = series_of("14.0.1.3")
+    assert bare("14.0.2.0", series) == bare("2.0", series) == "2.0"
+    assert bare("14.0.12.0", series) != bare("2.0", series)
+    assert bare(None, series) == ""
+    assert bare("saas~17.1.1.3", series_of("saas~17.1.1.3")) == "1.3"
+
+
+@pytest.mark.parametrize(
+    ("version", "than", "older"),
+    [
+        ("1.9", "1.10", True),
+        ("1.10", "1.9", False),
+        ("1.0", "1.0.1", True),
+        ("2.0", "2.0", False),
+        ("1.0-rc", "2", False),
+    ],
+)
+def test_versions_are_compared_as_numbers(version: str, than: str, older: bool) -> None:
+    assert is_older(version, than) is older

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import PurePosixPath
 
 from opsproof.errors import CommandFailed, ProgramMissing, ProofError
+from opsproof.procedures.commands import release_command
 from opsproof.procedures.deploy.odooaddons import Addons
-from opsproof.procedures.deploy.odooversions import is_version, manifests_of, read_versions
+from opsproof.procedures.deploy.odooversions import bare, is_older, manifests_of, read_versions, series_of
 from opsproof.procedures.restore.odoocommand import PROGRAMS, account_of
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.server import connect, own_search_path
@@ -71,21 +72,31 @@ class OdooUpdate:
             HostError: The release cannot be read.
         """
         installed = self._installed(self._target.database.name)
-        behind = self._behind(installed)
-        self._wanted = tuple(name for name in installed if name in self._changed or name in behind)
+        others = self._others(installed, installed)
+        self._wanted = tuple(name for name in installed if name in self._changed or name in others)
         return self._wanted
+
+    def differing(self) -> tuple[str, ...]:
+        """Return the installed modules of which any file is another than in the release that is live.
+
+        Raises:
+            DatabaseError: The database does not answer.
+            ProofError: Odoo has never been at work in it.
+        """
+        return tuple(name for name in self._installed(self._target.database.name) if name in self._changed)
 
     def examine(self) -> None:
         """Look whether Odoo finds the modules that it is to update, and those that it has had from the live release.
 
         Raises:
             ConfigurationError: odoo.conf does not lead to the release.
-            ProofError: The release lacks modules that are installed.
+            ProofError: The release lacks modules that are installed, or has older ones: Odoo knows no way down.
             HostError: The host has no Odoo, or cannot be asked.
         """
+        installed = self._installed(self._target.database.name)
+        self._require_no_older(installed)
         if self._wanted:
             self._addons.require(self._wanted)
-        installed = self._installed(self._target.database.name)
         if gone := [name for name in installed if name in self._gone]:
             self._addons.require_elsewhere(gone)
 
@@ -102,12 +113,11 @@ class OdooUpdate:
         """
         self._run(database, "-u", self._wanted)
         installed = self._installed(database)
-        behind = self._behind({name: version for name, version in installed.items() if name in self._wanted})
-        if behind:
+        if others := self._others(installed, self._wanted):
             raise ProofError(
                 "Odoo has not updated all modules to the release's",
-                expected=", ".join(f"{name} {version}" for name, version in behind.items()),
-                found=", ".join(f"{name} {installed[name]}" for name in behind),
+                expected=", ".join(f"{name} {version}" for name, version in others.items()),
+                found=", ".join(f"{name} {installed[name]}" for name in others),
                 kept="what is live is as it was",
                 hint="see whether another folder of addons_path, before the release's, has a module of this name",
             )
@@ -126,26 +136,50 @@ class OdooUpdate:
                     expected="a database of Odoo's, or none: then a deploy makes it",
                     found="no table ir_module_module",
                     kept="what is live is as it was",
-                    hint=f"dropdb {shlex.quote(database)}   if it is empty; or `deploy: {{database: none}}`",
+                    hint=f"psql -d {shlex.quote(database)} -c '\\dt *.*'   shows what is in it;"
+                    f" where that is nothing of yours: dropdb {shlex.quote(database)}",
                 )
             query = "SELECT name, latest_version FROM ir_module_module WHERE state = ANY(%s) ORDER BY 1"
             return dict(connection.execute(query, (list(INSTALLED),)).fetchall())
 
-    def _behind(self, installed: Mapping[str, str | None]) -> dict[str, str]:
-        """Return the modules that a database has in another version than the release, and the release's."""
-        manifests = {name: paths for name, paths in self._manifests.items() if name in installed}
+    def _others(self, installed: Mapping[str, str | None], names: Collection[str]) -> dict[str, str]:
+        """Return those modules that a database has in another version than the release, and the release's."""
+        series = series_of(installed.get("base"))
+        manifests = {name: paths for name, paths in self._manifests.items() if name in names and name in installed}
         versions = read_versions(self._host, self._path, manifests)
-        return {name: version for name, version in versions.items() if not is_version(installed[name], version)}
+        return {
+            name: version
+            for name, version in versions.items()
+            if bare(installed[name], series) != bare(version, series)
+        }
+
+    def _require_no_older(self, installed: Mapping[str, str | None]) -> None:
+        series, others = series_of(installed.get("base")), self._others(installed, installed)
+        older = [
+            name for name, version in others.items() if is_older(bare(version, series), bare(installed[name], series))
+        ]
+        if older:
+            raise ProofError(
+                "The database has newer modules than the release, and Odoo has no way down",
+                expected=", ".join(f"{name} {installed[name]} or newer" for name in older),
+                found=", ".join(f"{name} {others[name]}" for name in older),
+                kept="what is live is as it was",
+                hint=f"{release_command(self._target)} --backup=ID   goes back, with the data of before; else give the"
+                " modules a newer version",
+            )
 
     def _run(self, database: str, verb: str, modules: tuple[str, ...]) -> None:
         command = [self._find_program(), "-d", database, verb, ",".join(modules)]
         # An empty logfile is stderr: what odoo.conf names would keep to itself why it failed.
         command += ["--stop-after-init", "--no-http", "--max-cron-threads=0", "--logfile=", "--log-level=info"]
         command += self._configuration()
+        address = self._target.database
+        secret = address.password if self._target.odoo_conf is None else None
+        environ = {"PGPASSWORD": secret.reveal()} if secret else {}
         with self._files_of(database):
             done = self._host.run(
                 "sh", "-c", 'cd -- "$0" && exec "$@"', str(self._path), *command,
-                timeout=self._target.step_timeout, accept=range(256),
+                env=environ, timeout=self._target.step_timeout, accept=range(256),
             )  # fmt: skip
         if done.status != 0:
             tail = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:])
@@ -169,9 +203,14 @@ class OdooUpdate:
             )
 
     def _configuration(self) -> list[str]:
-        """Return odoo.conf, with the release in the place of `current` wherever addons are looked for."""
+        """Return odoo.conf, with the release in the place of `current` wherever addons are looked for.
+
+        Without an odoo.conf, where the database is: Odoo would make one of this name wherever it believes it to be.
+        """
         if self._target.odoo_conf is None:
-            return []
+            address = self._target.database
+            named = {"--db_host": address.host, "--db_port": str(address.port), "--db_user": address.user}
+            return [f"{option}={value}" for option, value in named.items() if value]
         folders = self._addons.folders()
         return ["-c", self._target.odoo_conf, *([f"--addons-path={','.join(folders)}"] if folders else [])]
 

@@ -43,9 +43,22 @@ def read_versions(host: Host, release: PurePosixPath, manifests: Mapping[str, tu
     return {name: version for name, version in versions.items() if version is not None}
 
 
-def is_version(installed: str | None, declared: str) -> bool:
-    """Tell whether a database has a module in the version of its manifest, which Odoo puts its own before."""
-    return installed is not None and (installed == declared or installed.endswith(f".{declared}"))
+def bare(version: str | None, series: str) -> str:
+    """Return a module's version without Odoo's own before it, which Odoo adds where a manifest leaves it out."""
+    return (version or "").removeprefix(f"{series}.")
+
+
+def series_of(base: str | None) -> str:
+    """Return Odoo's own version, as in 14.0, from that of its module `base`."""
+    return ".".join((base or "").split(".")[:2])
+
+
+def is_older(version: str, than: str) -> bool:
+    """Tell whether a version comes before another; where they are not all numbers, nobody knows."""
+    one, other = version.split("."), than.split(".")
+    if not all(part.isascii() and part.isdigit() for part in (*one, *other)):
+        return False
+    return [int(part) for part in one] < [int(part) for part in other]
 
 
 def _version_of(text: str) -> str | None:
