@@ -53,7 +53,8 @@ class OdooConf:
     """The part of an odoo.conf that says where the data is.
 
     An empty `host` is the Unix socket, an empty `user` whoever runs Odoo. `db_names` is empty where Odoo serves every
-    database that its role owns; `data_dir` is None where Odoo's default applies.
+    database that its role owns; `data_dir` is None where Odoo's default applies. `addons_path` is empty where Odoo has
+    no modules but its own.
     """
 
     path: str
@@ -63,6 +64,7 @@ class OdooConf:
     password: Secret | None = None
     db_names: tuple[str, ...] = ()
     data_dir: PurePosixPath | None = None
+    addons_path: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def database_name(self, dbname: str | None) -> str:
@@ -174,8 +176,9 @@ def parse_odoo_conf(text: str, path: str) -> OdooConf:
         port=_port(options.get("db_port", "5432"), path),
         user=options.get("db_user", ""),
         password=Secret(password) if password is not None else None,
-        db_names=tuple(name.strip() for name in options.get("db_name", "").split(",") if name.strip()),
+        db_names=_listed(options.get("db_name", "")),
         data_dir=PurePosixPath(data_dir) if data_dir else None,
+        addons_path=_listed(options.get("addons_path", "")),
         parameters=parameters,
     )
 
@@ -222,6 +225,10 @@ def is_attachment_name(name: str) -> bool:
     """
     match = _ATTACHMENT_NAME.fullmatch(name)
     return match is not None and len(match[2]) == 40
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
 def _port(text: str, path: str) -> int:

@@ -220,6 +220,7 @@ def test_programs_are_found_on_the_path_of_the_host(tmp_path: Path) -> None:
     assert HOST.find_program("no-such-program") is None
     assert HOST.is_executable("/bin/sh")
     assert not HOST.is_executable(str(tmp_path / "nothing"))
+    assert not HOST.is_executable(str(tmp_path))  # a folder, which anybody may enter
 
 
 class InterruptedPopen(subprocess.Popen[bytes]):

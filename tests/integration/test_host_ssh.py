@@ -121,6 +121,7 @@ class TestRun:
         assert host.find_program("no-such-program") is None
         assert host.is_executable("/bin/sh")
         assert not host.is_executable(str(tmp_path / "nothing"))
+        assert not host.is_executable(str(tmp_path))
 
     def test_testinfra_sees_the_host(self, host: Host, tmp_path: Path) -> None:
         (tmp_path / "here").write_text("x")

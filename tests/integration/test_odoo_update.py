@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from opsproof.errors import CommandFailed, ProofError
+from opsproof.errors import CommandFailed, ConfigurationError, ProofError
 from opsproof.journal import Journal, Redactor
 from opsproof.procedures.deploy.deploying import DeployRequest
 from opsproof.procedures.deploy.odooupdating import modules_of
@@ -35,7 +38,10 @@ if (pathlib.Path(addons) / "fails").exists():
     sys.exit("a view is broken")
 with psycopg.connect(host=options["db_host"], port=options["db_port"], user=options["db_user"],
                      password=options["db_password"], dbname=name) as connection:
-    for module in modules:
+    found = connection.execute("SELECT FROM ir_config_parameter WHERE key = 'database.is_neutralized'").fetchone()
+    with (pathlib.Path(__file__).parent / "seen").open("a") as seen:
+        print(json.dumps({{"database": name, "neutralized": found is not None}}), file=seen)
+    for module in [] if (pathlib.Path(addons) / "lies").exists() else modules:
         text = (pathlib.Path(addons) / module / "__manifest__.py").read_text()
         version, state = eval(text)["version"], "installed" if "stuck" not in text else "to upgrade"
         connection.execute("UPDATE ir_module_module SET latest_version = %s, state = %s WHERE name = %s",
@@ -63,6 +69,10 @@ def test_a_module_is_another_when_any_of_its_files_is() -> None:
     assert {name for name in first if first[name] != second[name]} == {"sale"}
     compiled = {**files, "addons/sale/__pycache__/order.pyc": PackedFile("g")}
     assert modules_of(compiled) == first
+    # Which of two folders of one name counts, only odoo.conf knows.
+    twice = {**files, "vendor/sale/__manifest__.py": PackedFile("a")}
+    assert modules_of({**twice, "addons/sale/models/order.py": PackedFile("e")})["sale"] != modules_of(twice)["sale"]
+    assert modules_of({**twice, "vendor/sale/__manifest__.py": PackedFile("e")})["sale"] != modules_of(twice)["sale"]
 
 
 @pytest.fixture
@@ -70,7 +80,9 @@ def shop(wheel_postgres: PostgresServer, tmp_path: Path) -> Iterator[Application
     with running_application(wheel_postgres, tmp_path, attachments=3) as shop:
         current = tmp_path / "srv" / "current"
         with shop.odoo_conf.open("a") as conf:
-            conf.write(f"addons_path = {current}/addons\n")
+            # As people write it; Odoo's own command refuses the second one, which is empty.
+            (tmp_path / "extra").mkdir()
+            conf.write(f"addons_path =\n    {current}/addons/,\n    {tmp_path}/extra\n")
         with wheel_postgres.connect() as connection:
             connection.execute(f'ALTER ROLE "{shop.role}" CREATEDB'.encode())
         yield shop
@@ -106,7 +118,8 @@ def write_release(tmp_path: Path, version: str, *, stuck: bool = False, fails: b
     source = tmp_path / f"release-{version}"
     for module in ("sale", "stock", "base"):
         (source / "addons" / module).mkdir(parents=True)
-        own = manifest(version, "stuck" if stuck else "") if module == "sale" else manifest("14.0.1.0")
+        (source / "addons" / module / "__init__.py").touch()
+        own = manifest(version, "stuck" if stuck else "") if module == "sale" else manifest("14.0.1.3")
         (source / "addons" / module / "__manifest__.py").write_text(own)
     if fails:
         (source / "addons" / "fails").write_text("")
@@ -136,7 +149,7 @@ def test_the_installed_modules_that_differ_are_updated_in_a_copy(shop: Applicati
     assert first.pending == ("base", "sale")
     second = deploy(target, write_release(tmp_path, "14.0.2.0"))
     assert second.pending == ("sale",)
-    assert versions(shop) == {"base": "14.0.1.0", "sale": "14.0.2.0"}
+    assert versions(shop) == {"base": "14.0.1.3", "sale": "14.0.2.0"}
     # Odoo has worked on the copy, by the code of the new release, and found the live one's files.
     touched = (shop.filestore / "checklist" / "touched").read_text()
     assert second.turnover.intent.side in touched
@@ -146,6 +159,42 @@ def test_the_installed_modules_that_differ_are_updated_in_a_copy(shop: Applicati
     third = deploy(target, str(tmp_path / "release-14.0.2.0"))
     assert third.pending == ()
     assert not third.turnover.has_swapped
+    # But where the database is an older one meanwhile, as after a restore, that is seen by the version that it has.
+    with shop.connect() as connection:
+        connection.execute("UPDATE ir_module_module SET latest_version = '14.0.1.1' WHERE name = 'sale'")
+        connection.commit()
+    fourth = deploy(target, str(tmp_path / "release-14.0.2.0"))
+    assert fourth.pending == ("sale",)
+    assert versions(shop)["sale"] == "14.0.2.0"
+    with pytest.raises(ProofError, match="Odoo has no way down") as caught:
+        deploy(target, str(tmp_path / "release-14.0.1.1"))
+    assert (caught.value.expected, caught.value.found) == ("sale 14.0.2.0 or newer", "sale 14.0.1.1")
+
+
+def test_a_rehearsal_is_neutralized_and_what_is_live_is_not(shop: Application, tmp_path: Path) -> None:
+    target = target_of(shop, tmp_path)
+    target = replace(target, deploy=replace(target.deploy, rehearse=True))
+    found = deploy(target, write_release(tmp_path, "14.0.1.1"))
+    seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    assert [one["database"] for one in seen] == [found.turnover.intent.side] * 2
+    assert [one["neutralized"] for one in seen] == [True, False]
+
+
+def test_what_odoo_says_it_has_done_is_held_against_the_release(shop: Application, tmp_path: Path) -> None:
+    target, before = target_of(shop, tmp_path), versions(shop)
+    release = Path(write_release(tmp_path, "14.0.5.0"))
+    (release / "addons" / "lies").touch()
+    with pytest.raises(ProofError, match="has not updated all modules") as caught:
+        deploy(target, str(release))
+    assert "sale 14.0.5.0" in caught.value.expected
+    assert versions(shop) == before
+    # One that is new and empty is none of Odoo's: a deploy would make it, if it were not there.
+    with shop.connect() as connection:
+        connection.execute("DROP TABLE ir_module_module CASCADE")
+        connection.commit()
+    with pytest.raises(ProofError, match="Odoo has never been at work in") as empty:
+        deploy(target, str(release))
+    assert "dropdb" in empty.value.hint
 
 
 @pytest.mark.parametrize("how", ["stuck", "fails"])
@@ -158,3 +207,39 @@ def test_an_update_that_fails_changes_nothing(shop: Application, tmp_path: Path,
     assert versions(shop) == before
     assert [one.name for one in shop.filestore.parent.iterdir()] == [shop.name]
     assert not (tmp_path / "srv" / "current").is_symlink()
+
+
+def test_what_odoo_would_not_find_is_told_before_anything_is_stopped(shop: Application, tmp_path: Path) -> None:
+    target, conf = target_of(shop, tmp_path), shop.odoo_conf.read_text()
+    whole = write_release(tmp_path, "14.0.1.1")
+    shop.odoo_conf.write_text(conf.replace("current/addons", "elsewhere"))
+    with pytest.raises(ConfigurationError, match="does not look for modules in the release") as caught:
+        deploy(target, whole)
+    assert "base, sale in a folder of addons_path" in caught.value.expected
+    # A link of one's own to where the releases are is as good.
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "srv" / "current" / "addons")
+    shop.odoo_conf.write_text(conf.replace("srv/current/addons", "elsewhere"))
+    assert deploy(target, whole).pending == ("base", "sale")
+    # Stock is not installed: nobody misses it.
+    lacking = Path(write_release(tmp_path, "14.0.1.2"))
+    for module in ("sale", "stock"):
+        shutil.rmtree(lacking / "addons" / module)
+    with pytest.raises(ProofError, match="lacks modules that are installed") as missed:
+        deploy(target, str(lacking))
+    assert missed.value.found == "sale"
+    assert versions(shop)["sale"] == "14.0.1.1"
+    # It has moved to another folder of Odoo's.
+    shutil.copytree(Path(whole) / "addons" / "sale", tmp_path / "extra" / "sale")
+    assert deploy(target, str(lacking)).pending == ()
+
+
+@pytest.mark.parametrize("place", ["odoo-bin", pytest.param("odoo/odoo-bin", marks=pytest.mark.slow)])
+def test_a_release_with_odoo_itself_is_updated_by_it(shop: Application, tmp_path: Path, place: str) -> None:
+    target = target_of(shop, tmp_path)
+    release = Path(write_release(tmp_path, "14.0.1.1"))
+    (release / "odoo").mkdir()
+    # The folder called odoo is no program, and the one on the PATH not the release's.
+    shutil.copy(tmp_path / "odoo-bin", release / place)
+    found = deploy(replace(target, odoo_bin=None), str(release))
+    assert found.pending == ("base", "sale")
+    assert versions(shop)["sale"] == "14.0.1.1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import tarfile
 import zipfile
 from pathlib import Path
@@ -53,6 +54,8 @@ def test_every_form_of_a_release_arrives_as_it_is(made: str, source: Path, relea
     assert (there / "app" / "main.py").read_text() == "print('one')\n"
     assert (there / "app" / ODD).read_bytes() == b"\x00\xff"
     assert os.access(there / "run", os.X_OK)
+    # Else browsers would take it for the file of the same name in the release of before.
+    assert abs((there / "app" / "main.py").stat().st_mtime - time.time()) < 60
     assert (there / "link").readlink() == Path("app/main.py")
     assert not (there / ".git").exists()
     revision = (there / "REVISION").read_text().strip()

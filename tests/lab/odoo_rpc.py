@@ -18,19 +18,19 @@ class OdooClient:
     """
 
     def __init__(self, url: str, dbname: str = "prod") -> None:
-        self._url = url
+        self.url = url
         self._dbname = dbname
 
     def databases(self) -> list[str]:
         """Return what its database selector shows, which is also what its cron takes in."""
-        found: Any = xmlrpc.client.ServerProxy(f"{self._url}/xmlrpc/2/db").list()
+        found: Any = xmlrpc.client.ServerProxy(f"{self.url}/xmlrpc/2/db").list()
         return list(found)
 
     def call(self, model: str, method: str, *arguments: object, **named: object) -> Any:
         """Call a method of a model."""
-        common = xmlrpc.client.ServerProxy(f"{self._url}/xmlrpc/2/common")
+        common = xmlrpc.client.ServerProxy(f"{self.url}/xmlrpc/2/common")
         uid = common.authenticate(self._dbname, USER, PASSWORD, {})
-        models = xmlrpc.client.ServerProxy(f"{self._url}/xmlrpc/2/object")
+        models = xmlrpc.client.ServerProxy(f"{self.url}/xmlrpc/2/object")
         return models.execute_kw(self._dbname, uid, PASSWORD, model, method, list(arguments), named)
 
     def attach(self, name: str, content: bytes) -> int:

@@ -35,17 +35,18 @@ def test_every_setting_is_read_as_odoo_reads_it() -> None:
     assert address.password.reveal() == "p%40#;%(x)s"
     assert address.parameters == {"sslmode": "require"}
     assert conf.data_dir == PurePosixPath("/srv/odoo/data")
+    assert conf.addons_path == ("/a", "/b")
     assert "p%40" not in repr(conf)
 
 
 @pytest.mark.parametrize("unset", ["False", "false", ""])
 def test_false_and_empty_are_unset(unset: str) -> None:
-    keys = ("db_host", "db_port", "db_user", "db_password", "db_name", "data_dir", "db_sslmode")
+    keys = ("db_host", "db_port", "db_user", "db_password", "db_name", "data_dir", "db_sslmode", "addons_path")
     conf = parse_odoo_conf("[options]\n" + "\n".join(f"{key} = {unset}" for key in keys), "x.conf")
 
     assert conf == parse_odoo_conf("[options]\n", "x.conf")
     assert (conf.host, conf.port, conf.user, conf.password) == ("", 5432, "", None)
-    assert (conf.db_names, conf.data_dir, conf.parameters) == ((), None, {})
+    assert (conf.db_names, conf.data_dir, conf.addons_path, conf.parameters) == ((), None, (), {})
 
 
 def test_dbname_is_taken_from_the_list_of_db_name() -> None:

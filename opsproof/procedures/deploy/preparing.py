@@ -10,6 +10,7 @@ import getpass
 import secrets
 import shlex
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -26,6 +27,7 @@ from opsproof.procedures.deploy.hooks import Ran
 from opsproof.procedures.deploy.turnover import DEPLOYED, Turnover, free_names, options_of
 from opsproof.procedures.deploy.updating import Code, Update, update_of
 from opsproof.procedures.restore.exchange import explain_failed_undo
+from opsproof.procedures.restore.neutralizing import Neutralizing, Purpose
 from opsproof.procedures.restore.safety import build_from_safety_backup, take_safety_backup
 from opsproof.system.postgres.databases import create_side, drop_database
 from opsproof.system.postgres.lock import Lock, hold_lock
@@ -168,6 +170,7 @@ class Preparing(Deploying):
             self.pending = self.update.initial()
         else:
             self.pending = self.update.pending()
+            self.update.examine()
         self.journal.record("update planned", by=self.update.name, pending=list(self.pending))
         if self.facts is not None and self.has_to_validate:
             with connect(self.target.database) as connection:
@@ -214,6 +217,10 @@ class Preparing(Deploying):
             self.journal.phase("rehearse"),
             build_from_safety_backup(self.target, self.store, self.journal, intent) as (side, _),
         ):
+            if self.update.name == "odoo":
+                # The modules' own code works on people's data here, and their mail must not go out twice.
+                copy = replace(self.target.database, name=name)
+                Neutralizing(self.target, self.host, Purpose(copies=True, why="it is a rehearsal"), None).perform(copy)
             self.update.apply(side.name)
         with connect(self.target.database, database=name) as connection:
             validate(connection, self.target.validation, self.orphans)

@@ -43,6 +43,10 @@ class Update(Protocol):
         """Return what would be done to the live database, in words; nothing where it is up to date."""
         ...
 
+    def examine(self) -> None:
+        """Look whether what `pending` has found can be done, and whether the release goes with the live database."""
+        ...
+
     def initial(self) -> tuple[str, ...]:
         """Return what is done where there is no database yet."""
         ...
@@ -64,6 +68,9 @@ class NoUpdate:
     def pending(self) -> tuple[str, ...]:
         """Return nothing."""
         return ()
+
+    def examine(self) -> None:
+        """Look at nothing."""
 
     def initial(self) -> tuple[str, ...]:
         """Return nothing."""
@@ -108,6 +115,9 @@ class AlembicUpdate:
                 hint=f"deploy a newer release; or go back, with the database: {release_command(self._target)}",
             )
         return missing_of(planned)
+
+    def examine(self) -> None:
+        """Look at nothing more: `pending` has asked Alembic itself."""
 
     def initial(self) -> tuple[str, ...]:
         """Return that all revisions are applied."""
@@ -190,6 +200,5 @@ def update_of(target: Target, host: Host, code: Code, *, exists: bool = True) ->
         return AlembicUpdate(target, host, code.path)
     if kind == "odoo":
         program = within(target, code.path, target.odoo_bin) if target.odoo_bin else ""
-        current = f"{target.deploy_folder}/current"
-        return OdooUpdate(target, host, (code.path, code.files, code.before), program, current, exists=exists)
+        return OdooUpdate(target, host, (code.path, code.files, code.before), program, exists=exists)
     return NoUpdate()

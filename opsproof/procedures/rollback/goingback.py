@@ -289,7 +289,7 @@ class GoingBack:
             raise
 
     def _compare_modules(self, update: OdooUpdate, code: Code) -> None:
-        self.reasons = update.pending()
+        self.reasons = update.differing()
         new, old = modules_of(code.before), modules_of(code.files)
         gone = sorted(set(new) - set(old))
         with connect(self.target.database) as connection, own_search_path(connection):

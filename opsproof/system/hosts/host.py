@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from testinfra.backend.base import BaseBackend, CommandResult
@@ -198,8 +199,8 @@ class Host:
     def is_executable(self, path: str) -> bool:
         """Tell whether a file is there and may be run."""
         if self.is_local:
-            return os.access(path, os.X_OK)
-        return self.run("test", "-x", path, accept=(0, 1)).status == 0
+            return Path(path).is_file() and os.access(path, os.X_OK)
+        return self.run("sh", "-c", '[ -f "$0" ] && [ -x "$0" ]', path, accept=(0, 1)).status == 0
 
     def _launch(
         self, argv: Sequence[str], env: Mapping[str, str] | None, seconds: float, *, has_all_input: bool

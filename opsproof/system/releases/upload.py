@@ -70,7 +70,9 @@ def read_files(host: Host, folder: PurePosixPath) -> dict[str, PackedFile]:
 
 
 def _unpack(releases: Releases, beside: PurePosixPath, package: Package) -> None:
-    script = 'mkdir -- "$0" && exec tar --extract --no-same-owner --directory="$0" --file=-'
+    # The time of its files is that of the upload: browsers, and Odoo's bundles of scripts and styles, take a file of
+    # the same name and time for the same file.
+    script = 'mkdir -- "$0" && exec tar --extract --touch --no-same-owner --directory="$0" --file=-'
     try:
         with releases.host.pipe("sh", "-c", script, str(beside), feed=True) as pipe, package.tar.open("rb") as tar:
             while piece := tar.read(READ_BYTES):
