@@ -17,10 +17,9 @@ from opsproof.inspection.restores.restored import Proof
 from opsproof.journal import Journal
 from opsproof.procedures.drill.drilling import Drilling, DrillRequest
 from opsproof.procedures.drill.scratchcopy import (
-    find_abandoned_folders,
+    remove_abandoned_folders,
     remove_scratch_folder,
     scratch_database,
-    scratch_folder,
 )
 from opsproof.procedures.restore.building import SideDatabase
 from opsproof.procedures.restore.examination import Request
@@ -68,11 +67,8 @@ class Rebuilding(Drilling):
         self.lock = self._undo.enter_context(hold_lock(self.target.database, self.procedure))
         for name in drop_abandoned(self.target.database):
             self.journal.warn(f"An earlier drill was killed and left {name!r}: dropped")
-        filestore = self.target.filestore
-        for name in find_abandoned_folders(self.host, self.target):
-            if filestore is not None:
-                remove_scratch_folder(self.host, filestore, name)
-                self.journal.warn(f"An earlier drill was killed and left {scratch_folder(filestore, name)}: removed")
+        for folder in remove_abandoned_folders(self.host, self.target):
+            self.journal.warn(f"An earlier drill was killed and left {folder}: removed")
         return self.lock
 
     def build_copy(self) -> SideDatabase:
