@@ -26,7 +26,7 @@ from opsproof.procedures.restore.examination import Examination, Request
 from opsproof.procedures.restore.files import FilesRestore
 from opsproof.procedures.restore.neutralizing import Purpose
 from opsproof.procedures.rollback.descending import Consent
-from opsproof.procedures.verify.blame import is_fault_of_backup
+from opsproof.procedures.verify.blame import is_fault_of_backup, is_for_want_of_room
 from opsproof.system.files.filestore import Filestore
 from opsproof.system.postgres.databases import scratch_name
 from opsproof.system.services.service import services_of
@@ -107,6 +107,7 @@ class Drilling(Examination):
         """Look for everything that would be in the way of the copy. Return what is only worth knowing.
 
         Raises:
+            NoRoom: A disk is too small, and nothing else is in the way.
             ProofError: Something is in the way.
         """
         with self._judged("restore"):
@@ -157,7 +158,9 @@ class Drilling(Examination):
         try:
             yield
         except OpsproofError as error:
-            is_answer = is_fault_of_backup(error) or (question == "validation" and isinstance(error, ProofError))
+            is_answer = is_fault_of_backup(error)
+            if question == "validation" and isinstance(error, ProofError):
+                is_answer = not is_for_want_of_room(error)
             self._statuses[question] = "failed" if is_answer else "broken"
             self._why = error.summary
             raise
