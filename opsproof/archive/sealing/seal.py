@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from opsproof.archive.sealing.agekeys import (
     HOW_TO_PASS,
     IDENTITY_VARIABLE,
-    KEPT,
     Identities,
     load_pyrage,
     read_recipients,
 )
+from opsproof.archive.sealing.keysource import KEPT
 from opsproof.archive.writing.conveyor import PIECE_BYTES, conveying
 from opsproof.archive.writing.flow import Flow
 from opsproof.errors import ArchiveError
