@@ -34,20 +34,15 @@ from opsproof.system.store import open_store
 from opsproof.target import S3StoreSettings, Target
 from tests.lab.bucket import Bucket, make_bucket, use_credentials
 from tests.lab.fault_proxy import Fault, FaultProxy, running_proxy
-from tests.lab.moto_server import S3Server, moto_server, running_moto
+from tests.lab.moto_buckets import bucket, moto_server
+from tests.lab.moto_server import S3Server, running_moto
 from tests.lab.targets import CUSTOMER, put_backup, sidecar_for, target_of
 
-__all__ = ["moto_server"]
+__all__ = ["bucket", "moto_server"]
 
 MIB = 1 << 20
 DATA = os.urandom(3 * MIB + 17)
 NEEDED = "check the S3 bucket and the customer name; the credentials need s3:ListBucket and s3:GetObject"
-
-
-@pytest.fixture
-def bucket(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    use_credentials(monkeypatch, moto_server)
-    return make_bucket(moto_server)
 
 
 @pytest.fixture
