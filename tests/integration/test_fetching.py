@@ -14,7 +14,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from opsproof.archive.catalogue.choosing import Choice, choose_backup
+from opsproof.archive.catalogue.choice import Choice
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import to_json
 from opsproof.archive.reading import fetching

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue.choosing import Choice
+from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import Sidecar, to_json
 from opsproof.archive.reading.fetching import fetch

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from opsproof.archive.catalogue.choosing import Choice, choose_backup
+from opsproof.archive.catalogue.choice import Choice
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import Sidecar, backup_id, to_json
 from opsproof.system.store import Store, open_store

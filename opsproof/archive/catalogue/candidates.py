@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from opsproof.archive.catalogue.absence import Place, Tally, no_backup, telling_what_is_needed
-from opsproof.archive.catalogue.choosing import LATEST, Choice, choice_of, choose_backup
+from opsproof.archive.catalogue.choice import Choice, choice_of
+from opsproof.archive.catalogue.choosing import LATEST, choose_backup
 from opsproof.archive.catalogue.listing import ENDINGS, READ_AT_ONCE, SIDECAR, Entry, sidecar_name, stem_of
 from opsproof.archive.catalogue.newest import (
     FAILED,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from opsproof.archive.catalogue.choosing import Choice
+from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.listing import SEALED
 from opsproof.archive.reading.privateplace import GONE, KEPT, create_private, private_folder, unusable
 from opsproof.archive.sealing.agekeys import Identities, load_identities

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from opsproof.archive.catalogue.choosing import Choice
+from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.ownership import owner_of
 from opsproof.archive.catalogue.verified import choose_at_random, find_verified
 from opsproof.archive.reading.backup import OpenedBackup

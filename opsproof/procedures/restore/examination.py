@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opsproof.archive.catalogue.choosing import Choice, choose_backup
+from opsproof.archive.catalogue.choice import Choice
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.archive.catalogue.ownership import owner_of, require_owned
 from opsproof.archive.reading.backup import OpenedBackup
 from opsproof.archive.reading.fetching import fetch

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from opsproof.archive.catalogue.choosing import Choice
+from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.listing import sidecar_name
 from opsproof.archive.manifest import DatabaseRecord, Kind, read_sidecar
 from opsproof.archive.reading.backup import OpenedBackup

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsproof.archive.catalogue.choosing import Choice
+from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.listing import SEALED, sidecar_name
 from opsproof.archive.reading.backup import OpenedBackup, OpenedBundle
 from opsproof.archive.reading.fetching import fetch
