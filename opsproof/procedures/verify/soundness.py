@@ -18,14 +18,8 @@ from opsproof.archive.reading.wholeness import read_members
 from opsproof.archive.sealing.seal import WrongKeyError
 from opsproof.archive.sealing.signature import require_authentic
 from opsproof.errors import ArchiveError, ConfigurationError, DatabaseError, HostError, ProgramMissing
-from opsproof.inspection.verification import (
-    DumpContent,
-    read_dump,
-    read_sql,
-    require_content,
-    require_files,
-    require_same_text,
-)
+from opsproof.inspection.dumpreading import DumpContent, read_dump, read_sql
+from opsproof.inspection.verification import require_content, require_files, require_same_text
 from opsproof.journal import Journal
 from opsproof.procedures.restore.workspace import Workspace
 from opsproof.procedures.verify.blame import is_fault_of_backup
