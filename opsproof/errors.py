@@ -21,6 +21,7 @@
      |    +-- ObjectExists
      +-- ArchiveError              a backup cannot be written or read
      +-- ProofError                something was checked and is not as it must be
+          +-- NoRoom               a disk is too small for what is to be written to it
 
     Interrupted (BaseException)    SIGTERM or Ctrl-C arrived while a step was running
 
@@ -137,6 +138,10 @@ class ArchiveError(OpsproofError):
 
 class ProofError(OpsproofError):
     """Something was checked and is not as it must be."""
+
+
+class NoRoom(ProofError):
+    """A disk has too little room, of which nothing follows for what was to be written to it."""
 
 
 class Interrupted(BaseException):

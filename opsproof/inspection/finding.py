@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from opsproof.errors import ProofError
+from opsproof.errors import NoRoom, ProofError
+
+ROOM = "room"
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ def require(findings: Iterable[Finding], procedure: str = "a restore") -> tuple[
         procedure: What they are in the way of.
 
     Raises:
+        NoRoom: Disks do, and nothing else.
         ProofError: Some do; all of them are listed.
     """
     known = tuple(findings)
     blocking = [finding for finding in known if finding.blocks]
     if blocking:
         numbered = list(enumerate(blocking, 1))
-        raise ProofError(
+        kind = NoRoom if all(one.subject == ROOM for one in blocking) else ProofError
+        raise kind(
             f"{len(blocking)} {'thing stands' if len(blocking) == 1 else 'things stand'} in the way of {procedure}",
             expected="\n".join(f"{number}. {one.subject}: {one.expected}" for number, one in numbered),
             found="\n".join(f"{number}. {one.subject}: {one.found}" for number, one in numbered),

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from opsproof.errors import CommandFailed, NoRoom
+from opsproof.inspection.restores.restoreroom import LOCAL_HOSTS
+from opsproof.inspection.room import COMPRESSED_SHARE
 from opsproof.errors import CommandFailed, ProofError
 from opsproof.inspection.restores.restoreroom import LOCAL_HOSTS
 from opsproof.inspection.room import COMPRESSED_SHARE
@@ -129,7 +132,7 @@ def check_room(needs: Iterable[Need], purpose: str) -> tuple[str, ...]:
         What could not be looked at, a sentence each.
 
     Raises:
-        ProofError: A disk is too small.
+        NoRoom: A disk is too small.
         HostError: A host cannot be reached.
     """
     wanted: dict[tuple[Way, str], list[Need]] = defaultdict(list)
@@ -181,7 +184,7 @@ def _require(disk: Disk, needs: list[Need], purpose: str) -> None:
         f"{need.bytes:,} bytes and {need.files:,} files for {need.purpose} in {need.folder}" for need in needs
     )
     if disk.bytes < size:
-        raise ProofError(
+        raise NoRoom(
             f"{disk.name} of {where} has not enough room for {purpose}",
             expected=f"{size:,} bytes free:\n{shown}",
             found=f"{disk.bytes:,} bytes free",
@@ -190,7 +193,7 @@ def _require(disk: Disk, needs: list[Need], purpose: str) -> None:
             " names another folder for temporary files",
         )
     if disk.files is not None and disk.files < files:
-        raise ProofError(
+        raise NoRoom(
             f"{disk.name} of {where} has not enough inodes for {purpose}",
             expected=f"{files:,} inodes free:\n{shown}",
             found=f"{disk.files:,} inodes free, and {disk.bytes:,} bytes",

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsproof.errors import ProofError
+from opsproof.errors import NoRoom
 
 # What a database's compressed dump and SQL need at most of its size on disk, where nobody can know beforehand: its
 # indexes are left out of both, and text deflates to less than half.
@@ -27,7 +27,7 @@ def check_spool_room(database_bytes: int, folder: Path | None = None) -> Room:
     """Return the room for the temporary compressed dump and SQL.
 
     Raises:
-        ProofError: There is less than a database of this size may need.
+        NoRoom: There is less than a database of this size may need.
     """
     place = folder or Path(tempfile.gettempdir())
     room = Room(str(place), shutil.disk_usage(place).free, int(database_bytes * COMPRESSED_SHARE))
@@ -39,7 +39,7 @@ def check_store_room(location: str, free: int | None, database_bytes: int, files
     """Return the room in a store that knows its limit; None where it knows none.
 
     Raises:
-        ProofError: There is less than the bundle may need.
+        NoRoom: There is less than the bundle may need.
     """
     if free is None:
         return None
@@ -50,7 +50,7 @@ def check_store_room(location: str, free: int | None, database_bytes: int, files
 
 def _require(room: Room, purpose: str, hint: str) -> None:
     if room.free < room.needed:
-        raise ProofError(
+        raise NoRoom(
             f"Not enough room in {room.folder} for {purpose}",
             expected=f"{room.needed:,} bytes free",
             found=f"{room.free:,} bytes free",

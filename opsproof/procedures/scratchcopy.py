@@ -6,16 +6,16 @@ looks for the files of that database: beside those of the live one.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from opsproof.archive.reading.backup import OpenedBackup
-from opsproof.errors import DatabaseError, FilestoreError, HostError
+from opsproof.errors import DatabaseError, FilestoreError
 from opsproof.journal import Journal
 from opsproof.procedures.restore.building import SideDatabase
+from opsproof.system.files.removing import remove_folder
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import create_side, database_exists
 from opsproof.system.postgres.dump import Clients
@@ -24,8 +24,6 @@ from opsproof.system.postgres.properties import copy_properties
 from opsproof.system.postgres.scratch import claimed, drop_scratch, is_scratch, is_scratch_of
 from opsproof.system.postgres.server import DatabaseFacts
 from opsproof.target import FilestoreSettings, Target
-
-HOURS = 3600.0
 
 
 @contextmanager
@@ -106,16 +104,7 @@ def remove_scratch_folder(host: Host, filestore: FilestoreSettings, name: str) -
             found=name,
             kept="everything",
         )
-    try:
-        host.run("rm", "--recursive", "--force", "--one-file-system", "--", str(folder), timeout=HOURS)
-    except HostError as error:
-        raise FilestoreError(
-            f"{folder}, the files of a drill, could not be removed",
-            expected="a folder that this account can remove: no application uses it",
-            found=error.found or error.summary,
-            kept="the live filestore, which is another folder",
-            hint=f"rm -rf {shlex.quote(str(folder))}",
-        ) from error
+    remove_folder(host, folder)
 
 
 def find_abandoned_folders(host: Host, target: Target) -> tuple[str, ...]:
@@ -133,3 +122,21 @@ def find_abandoned_folders(host: Host, target: Target) -> tuple[str, ...]:
         return ()
     with maintenance(target.database) as connection:
         return tuple(name for name in names if not database_exists(connection, name))
+
+
+def remove_abandoned_folders(host: Host, target: Target) -> tuple[PurePosixPath, ...]:
+    """Remove the folders of drills that were killed, once their databases are dropped; return which.
+
+    Call it only where the target's lock is held: a drill that is at work has it.
+
+    Raises:
+        FilestoreError: One cannot be removed.
+        HostError: The folder that they are in cannot be looked at.
+    """
+    filestore = target.filestore
+    if filestore is None:
+        return ()
+    names = find_abandoned_folders(host, target)
+    for name in names:
+        remove_scratch_folder(host, filestore, name)
+    return tuple(scratch_folder(filestore, name) for name in names)

@@ -47,7 +47,7 @@ def require(run: ActionRun, step: str, outcome: str, *words: str) -> None:
 
 
 def test_a_bucket_as_it_must_be(project: Project, bucket: Bucket) -> None:
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    bucket.enable_versioning()
     run = check(project, bucket, expect={"versioning": True, "object_lock": False})
     assert run.status == 0, run.output
     assert run.outcomes() == {READABLE: "passed", WRITABLE: "passed", SETTINGS: "passed", KEY: "skipped"}

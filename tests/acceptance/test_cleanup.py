@@ -178,7 +178,7 @@ def test_locked_backups_stay_in_a_bucket_and_old_versions_go_by_the_policy(
     application: Application, project: Project, bucket: Bucket, bucketed: tuple[Store, dict[str, Any]]
 ) -> None:
     store, words = bucketed
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    bucket.enable_versioning()
     bucket.client.put_object_lock_configuration(
         Bucket=bucket.name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}
     )

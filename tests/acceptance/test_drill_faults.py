@@ -6,6 +6,7 @@ out has answered neither.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.lab.bundles import Piece
 from tests.lab.drilling import PRODUCTION, DrillGround
 from tests.lab.postgres_server import PostgresServer, has_system_postgres
 from tests.lab.restored import drop_others
+from tests.lab.restorelab import fill, small_disk
 from tests.lab.sealing import new_age_key
 from tests.lab.verifying import rebuild
 
@@ -136,6 +138,18 @@ def test_a_wrong_key(ground: DrillGround, tmp_path: Path) -> None:
     # The backup may be as good as any: nobody here can tell.
     require_named(wrong, "test_backup_is_whole", "broken", "not reached", "OPSPROOF_AGE_IDENTITY")
     assert theirs.secret not in wrong.output + wrong.xml + wrong.log + repr(wrong.events)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted by root")
+def test_a_disk_without_room(ground: DrillGround) -> None:
+    with small_disk(ground.shop.server, 1) as disk:
+        (disk / ground.shop.name).mkdir()
+        ground.describe(filestore=str(disk / ground.shop.name))
+        fill(disk)
+        with untouched(ground):
+            run = ground.drill()
+    # The backup may be as good as any: it was not tried.
+    require_named(run, "test_nothing_is_in_the_way", "broken", "not reached", "room:", "for files in", str(disk))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -16,16 +15,7 @@ __all__ = ["ssh_server"]
 
 @pytest.fixture
 def shop(wheel_postgres: PostgresServer, ssh_server: SshServer) -> Iterator[Migrated]:
-    one = ssh_server.connection
-    reached: dict[str, Any] = {
-        "ansible_connection": "ssh",
-        "ansible_host": one.host,
-        "ansible_port": one.port,
-        "ansible_user": one.user,
-        "ansible_ssh_private_key_file": one.private_key_file,
-        "ansible_ssh_common_args": one.ssh_common_args,
-    }
-    with migrated(wheel_postgres, **reached) as made:
+    with migrated(wheel_postgres, **ssh_server.variables) as made:
         yield made
 
 

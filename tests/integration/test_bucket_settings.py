@@ -10,27 +10,11 @@ import pytest
 from opsproof.errors import ProofError, StoreError
 from opsproof.inspection.bucket import check_bucket, require_bucket
 from opsproof.policies import BucketExpectations
-from tests.lab.bucket import Bucket, make_bucket, use_credentials
-from tests.lab.moto_server import S3Server, moto_server
+from tests.lab.bucket import Bucket
+from tests.lab.moto_buckets import bucket, locking, moto_server
 from tests.lab.refusing import refuse
 
-__all__ = ["moto_server"]
-
-
-@pytest.fixture(autouse=True)
-def credentials(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_credentials(monkeypatch, moto_server)
-
-
-@pytest.fixture
-def bucket(moto_server: S3Server) -> Bucket:
-    return make_bucket(moto_server)
-
-
-@pytest.fixture
-def locking(moto_server: S3Server) -> Bucket:
-    """A bucket with Object Lock."""
-    return make_bucket(moto_server, object_lock=True)
+__all__ = ["bucket", "locking", "moto_server"]
 
 
 ALL = BucketExpectations(versioning=True, encryption=True, object_lock=True, lifecycle=True, public_access_blocked=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import time
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 

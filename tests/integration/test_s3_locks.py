@@ -10,34 +10,14 @@ import pytest
 from opsproof.errors import StoreDenied, StoreError
 from opsproof.policies import ObjectLock
 from opsproof.system.store import Lock, Refusal
-from tests.lab.bucket import Bucket, make_bucket, use_credentials
-from tests.lab.moto_server import S3Server, moto_server
+from tests.lab.bucket import Bucket
+from tests.lab.moto_buckets import bucket, locking, moto_server
 from tests.lab.refusing import listed, refuse
 
-__all__ = ["moto_server"]
+__all__ = ["bucket", "locking", "moto_server"]
 
 MONTH = ObjectLock("COMPLIANCE", 30)
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def credentials(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_credentials(monkeypatch, moto_server)
-
-
-@pytest.fixture
-def bucket(moto_server: S3Server) -> Bucket:
-    return make_bucket(moto_server)
-
-
-@pytest.fixture
-def locking(moto_server: S3Server) -> Bucket:
-    """A bucket with Object Lock."""
-    return make_bucket(moto_server, object_lock=True)
-
-
-def enable_versioning(bucket: Bucket) -> None:
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
 
 
 def test_what_is_uploaded_is_locked_for_as_long_as_the_inventory_says(locking: Bucket) -> None:
@@ -59,7 +39,7 @@ def test_what_is_uploaded_is_locked_for_as_long_as_the_inventory_says(locking: B
 
 
 def test_a_bucket_without_object_lock_is_said_before_anything_is_dumped(bucket: Bucket) -> None:
-    enable_versioning(bucket)
+    bucket.enable_versioning()
     with pytest.raises(StoreError, match="has no Object Lock, and the inventory asks for it") as caught:
         bucket.store(object_lock=MONTH).check_writable()
     assert f"put-object-lock-configuration --bucket {bucket.name}" in caught.value.hint

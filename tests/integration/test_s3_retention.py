@@ -10,34 +10,14 @@ import pytest
 from opsproof.errors import StoreError, StoreUnreachable
 from opsproof.policies import ObjectLock
 from opsproof.system.store import StoredObject
-from tests.lab.bucket import Bucket, make_bucket, use_credentials
+from tests.lab.bucket import Bucket
 from tests.lab.fault_proxy import Fault, running_proxy
-from tests.lab.moto_server import S3Server, moto_server
+from tests.lab.moto_buckets import bucket, locking, moto_server
 from tests.lab.refusing import listed
 
-__all__ = ["moto_server"]
+__all__ = ["bucket", "locking", "moto_server"]
 
 MONTH = ObjectLock("COMPLIANCE", 30)
-
-
-@pytest.fixture(autouse=True)
-def credentials(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_credentials(monkeypatch, moto_server)
-
-
-@pytest.fixture
-def bucket(moto_server: S3Server) -> Bucket:
-    return make_bucket(moto_server)
-
-
-@pytest.fixture
-def locking(moto_server: S3Server) -> Bucket:
-    """A bucket with Object Lock."""
-    return make_bucket(moto_server, object_lock=True)
-
-
-def enable_versioning(bucket: Bucket) -> None:
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
 
 
 def test_a_thousand_objects_go_in_one_request(bucket: Bucket) -> None:
@@ -89,7 +69,7 @@ def test_a_store_that_does_not_answer_is_no_list_of_refusals(bucket: Bucket) -> 
 
 def test_old_versions_are_listed_and_removed_and_the_present_ones_are_not(bucket: Bucket) -> None:
     store = bucket.store()
-    enable_versioning(bucket)
+    bucket.enable_versioning()
     for body in (b"one", b"three", b"fifteen"):
         bucket.client.put_object(Bucket=bucket.name, Key="acme/backups/a.zip", Body=body)
     bucket.client.put_object(Bucket=bucket.name, Key="acme/backups/b.zip", Body=b"gone")

@@ -16,18 +16,13 @@ from opsproof.system.store import s3_connection
 from opsproof.system.store.s3 import S3Store
 from tests.lab.bucket import Bucket, make_bucket, use_credentials
 from tests.lab.fault_proxy import running_proxy
-from tests.lab.moto_server import S3Server, moto_server, running_moto
+from tests.lab.moto_buckets import bucket, moto_server
+from tests.lab.moto_server import running_moto
 from tests.lab.taken_names import require_faster_one_kept, require_taken_name_refused
 
-__all__ = ["moto_server"]
+__all__ = ["bucket", "moto_server"]
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def bucket(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    use_credentials(monkeypatch, moto_server)
-    return make_bucket(moto_server)
 
 
 @pytest.fixture
@@ -129,7 +124,7 @@ def test_delete_removes_its_own_object_only(store: S3Store) -> None:
 
 
 def test_with_versions_delete_removes_the_very_version(store: S3Store, bucket: Bucket) -> None:
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    bucket.enable_versioning()
     with store.upload("app.zip", 4) as upload:
         upload.write(b"mine")
         mine = upload.commit()

@@ -19,15 +19,10 @@ from opsproof.errors import (
 from opsproof.system.store import s3_connection
 from tests.lab.bucket import Bucket, make_bucket, use_credentials
 from tests.lab.fault_proxy import Fault, running_proxy
-from tests.lab.moto_server import S3Server, free_ports, moto_server, running_moto
+from tests.lab.moto_buckets import bucket, moto_server
+from tests.lab.moto_server import S3Server, free_ports, running_moto
 
-__all__ = ["moto_server"]
-
-
-@pytest.fixture
-def bucket(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    use_credentials(monkeypatch, moto_server)
-    return make_bucket(moto_server)
+__all__ = ["bucket", "moto_server"]
 
 
 def test_what_is_not_allowed_is_named_with_action_and_resource(monkeypatch: pytest.MonkeyPatch) -> None:

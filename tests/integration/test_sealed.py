@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from opsproof.archive.catalogue.choice import Choice
+from opsproof.archive.names import sidecar_name
 from opsproof.archive.catalogue.choosing import Choice
 from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.catalogue.sealed import find_latest, load_opener
@@ -20,7 +22,7 @@ from opsproof.archive.opening import open_backup
 from opsproof.archive.sealing.agekeys import IDENTITY_VARIABLE
 from opsproof.archive.sealing.seal import sealing_to
 from opsproof.archive.sealing.sealpolicy import SealPlan, plan_seal
-from opsproof.archive.writing.flow import flowing
+from opsproof.archive.writing.conveyor import conveying
 from opsproof.errors import ArchiveError, ConfigurationError, OpsproofError, ProofError
 from opsproof.inspection.databases.looking import Unanswered
 from opsproof.inspection.keys import check_key_opens_latest
@@ -72,7 +74,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def seal(data: bytes) -> bytes:
     out = bytearray()
-    with flowing(sealing_to(RECIPIENTS, out.extend)) as flow:
+    with conveying(sealing_to(RECIPIENTS, out.extend)) as flow:
         flow.write(data)
     return bytes(out)
 
@@ -260,7 +262,7 @@ def test_the_key_is_tried_on_the_latest(target: Target, store: Store, tmp_path: 
 def test_a_manifest_that_lies_about_the_recipients_is_found_out(target: Target, store: Store, tmp_path: Path) -> None:
     """What opens it is tried, not only read."""
     out = bytearray()
-    with flowing(sealing_to([OTHER.recipient], out.extend)) as flow:
+    with conveying(sealing_to([OTHER.recipient], out.extend)) as flow:
         flow.write(DATA)
     sidecar = sidecar_for(bytes(out), ending=".zip.age")
     sidecar = sidecar.model_copy(update={"sealed": "age", "recipients": RECIPIENTS, "opened_bytes": len(DATA)})

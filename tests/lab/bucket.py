@@ -59,6 +59,10 @@ class Bucket:
         page = self.client.list_object_versions(Bucket=self.name)
         return [each["Key"] for kind in (page.get("Versions", ()), page.get("DeleteMarkers", ())) for each in kind]
 
+    def enable_versioning(self) -> None:
+        """Let the bucket keep old versions."""
+        self.client.put_bucket_versioning(Bucket=self.name, VersioningConfiguration={"Status": "Enabled"})
+
     def is_empty(self) -> bool:
         """Tell whether there is neither an object nor an unfinished upload."""
         return not self.keys() and not self.unfinished()

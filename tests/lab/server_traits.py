@@ -165,7 +165,7 @@ def refused_batches(bucket: Bucket) -> str:
 
 
 def versions(bucket: Bucket) -> str:
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    bucket.enable_versioning()
     store = bucket.store()
     for body in (b"old", b"newer"):
         bucket.client.put_object(Bucket=bucket.name, Key="acme/backups/app.zip", Body=body)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,19 @@ class SshServer:
             private_key_file=str(self.folder / "key"),
             ssh_common_args=self.common_args,
         )
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Return the same as the inventory of a host says it."""
+        one = self.connection
+        return {
+            "ansible_connection": one.kind,
+            "ansible_host": one.host,
+            "ansible_port": one.port,
+            "ansible_user": one.user,
+            "ansible_ssh_private_key_file": one.private_key_file,
+            "ansible_ssh_common_args": one.ssh_common_args,
+        }
 
     @property
     def common_args(self) -> str:

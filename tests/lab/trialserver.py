@@ -6,6 +6,7 @@
     dies            ends after its first answer, which is a 503
     hangs           takes connections, and never answers
     stubborn        as well, but in a session of its own, deaf to SIGTERM, while its parent waits
+    lurks           as stubborn, and never answers
 
 It imports nothing of the tests, so that it is up at once.
 """
@@ -37,7 +38,7 @@ def main(mood: str, database: str, filestore: str, port: int) -> None:
     """Answer requests until somebody ends it."""
     if mood == "never starts":
         sys.exit("this copy is not to my taste")
-    if mood == "stubborn":
+    if mood in ("stubborn", "lurks"):
         child = os.fork()
         if child:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -45,11 +46,11 @@ def main(mood: str, database: str, filestore: str, port: int) -> None:
             return
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    session = use(database, filestore) if mood in ("well", "stubborn") else None
+    session = use(database, filestore) if mood in ("well", "stubborn", "lurks") else None
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if mood == "hangs":
+            if mood in ("hangs", "lurks"):
                 time.sleep(600)
             self.send_response(503 if mood == "dies" else 200)
             self.send_header("Content-Length", "0")

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from opsproof.archive.writing.relay import PIECE_BYTES, PIECES_WAITING, Relay, relaying
+from opsproof.archive.writing.conveyor import PIECE_BYTES, conveying
+from opsproof.archive.writing.relay import PIECES_WAITING, Relay
 from opsproof.errors import ArchiveError, StoreError
 
 
@@ -18,7 +19,7 @@ def test_everything_arrives_in_order_on_another_thread() -> None:
         threads.add(threading.get_ident())
 
     pieces = [bytes([number % 251]) * 100_000 for number in range(200)]
-    with relaying(take) as relay:
+    with conveying(Relay(take)) as relay:
         for piece in pieces:
             relay.write(piece)
     assert b"".join(taken) == b"".join(pieces)
@@ -29,7 +30,7 @@ def test_an_error_of_the_receiver_is_raised_by_a_later_write() -> None:
     def refuse(data: bytes) -> None:
         raise StoreError("the disk is full")
 
-    relay = Relay(refuse, lambda: None)
+    relay = Relay(refuse)
     with pytest.raises(StoreError, match="the disk is full"):
         for _ in range(PIECES_WAITING * 3):
             relay.write(bytes(PIECE_BYTES))
@@ -42,7 +43,7 @@ def test_an_error_on_the_last_piece_is_raised_by_finish() -> None:
     def refuse(data: bytes) -> None:
         raise StoreError("refused")
 
-    relay = Relay(refuse, lambda: None)
+    relay = Relay(refuse)
     relay.write(b"less than a piece")
     with pytest.raises(StoreError, match="refused"):
         relay.finish()

@@ -24,6 +24,16 @@ from opsproof.archive.sealing.seal import (
     unsealing,
 )
 from opsproof.archive.sealing.sealpolicy import plan_seal
+from opsproof.archive.sealing.signature import (
+    SIGNING_VARIABLE,
+    load_signer,
+    load_verify_key,
+    refuse_without_manifest,
+    require_authentic,
+    require_authentic_file,
+    signature_name,
+)
+from opsproof.archive.writing.conveyor import conveying
 from opsproof.archive.writing.flow import flowing
 from opsproof.archive.writing.restoretext import restore_text
 from opsproof.errors import ArchiveError, ConfigurationError, StoreError
@@ -41,7 +51,7 @@ def identities_of(*keys: AgeKey) -> Identities:
 
 def seal(data: bytes, *keys: AgeKey, piece: int = 100_000) -> bytes:
     out = bytearray()
-    with flowing(sealing_to([key.recipient for key in keys or (KEY,)], out.extend)) as flow:
+    with conveying(sealing_to([key.recipient for key in keys or (KEY,)], out.extend)) as flow:
         for start in range(0, len(data), piece):
             flow.write(data[start : start + piece])
     return bytes(out)
@@ -49,7 +59,7 @@ def seal(data: bytes, *keys: AgeKey, piece: int = 100_000) -> bytes:
 
 def unseal(data: bytes, *keys: AgeKey) -> bytes:
     out = bytearray()
-    with flowing(unsealing(identities_of(*keys), out.extend, "s3://b/x.zip.age", (KEY.recipient,))) as flow:
+    with conveying(unsealing(identities_of(*keys), out.extend, "s3://b/x.zip.age", (KEY.recipient,))) as flow:
         for start in range(0, len(data), 70_000):
             flow.write(data[start : start + 70_000])
     return bytes(out)
@@ -98,7 +108,7 @@ class TestStream:
         def full(data: bytes) -> None:
             raise StoreError("the store is full")
 
-        with pytest.raises(StoreError, match="the store is full"), flowing(sealing_to([KEY.recipient], full)) as flow:
+        with pytest.raises(StoreError, match="the store is full"), conveying(sealing_to([KEY.recipient], full)) as flow:
             for _ in range(200):
                 flow.write(bytes(1 << 18))
 
@@ -122,7 +132,7 @@ class TestStream:
 
         tracemalloc.start()
         try:
-            with flowing(sealing_to([KEY.recipient], slowly)) as flow:
+            with conveying(sealing_to([KEY.recipient], slowly)) as flow:
                 for _ in range(64):
                     flow.write(piece[:-1] + b"x")
             peak = tracemalloc.get_traced_memory()[1]

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from opsproof.archive.catalogue.absence import Place, Tally, no_backup, telling_what_is_needed
+from opsproof.archive.catalogue.choice import Choice, choice_of
+from opsproof.archive.catalogue.choosing import LATEST, choose_backup
+from opsproof.archive.catalogue.listing import READ_AT_ONCE, Entry
+from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.archive.catalogue.choosing import LATEST, Choice, choice_of, choose_backup
 from opsproof.archive.catalogue.listing import READ_AT_ONCE, Entry
 from opsproof.archive.catalogue.newest import (

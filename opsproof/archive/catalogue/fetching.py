@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from opsproof.archive.catalogue.choice import Choice
+from opsproof.archive.names import SEALED
 from opsproof.archive.catalogue.choosing import Choice
 from opsproof.archive.names import SEALED
 from opsproof.archive.reading.privateplace import GONE, KEPT, create_private, private_folder, unusable

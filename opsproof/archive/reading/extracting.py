@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from opsproof.archive.paths import KEPT, shown
-from opsproof.archive.writing.relay import relaying
+from opsproof.archive.writing.conveyor import conveying
+from opsproof.archive.writing.relay import Relay
 from opsproof.errors import ArchiveError
 
 
@@ -24,7 +25,10 @@ def write_new(path: Path, chunks: Iterable[bytes]) -> None:
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file, relaying(partial(_write, path, file.fileno())) as relay:
+        with (
+            os.fdopen(descriptor, "wb", buffering=0) as file,
+            conveying(Relay(partial(_write, path, file.fileno()))) as relay,
+        ):
             for chunk in chunks:
                 relay.write(chunk)
     except BaseException:

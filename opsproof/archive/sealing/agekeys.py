@@ -9,16 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opsproof.archive.sealing.keysource import KEPT, KeyKind, read_key_file, read_key_variable
 from opsproof.errors import ConfigurationError
 from opsproof.policies import Sealing
 
 IDENTITY_VARIABLE = "OPSPROOF_AGE_IDENTITY"
 PRIVATE_MARK = "AGE-SECRET-KEY-"
 PROTECTED_MARK = "age-encryption.org/"
-KEPT = "nothing was changed"
 HOW_TO_PASS = (
     f"export {IDENTITY_VARIABLE}=/path/to/key.txt   or the key's text\n"
     "or in the inventory: encryption: {identity_file: /path/to/key.txt}"
+)
+AGE_KEY = KeyKind(
+    "private key of age",
+    "a file as age-keygen writes it",
+    f"age-keygen -o key.txt   makes one\n{HOW_TO_PASS}",
+    PRIVATE_MARK,
 )
 
 
@@ -95,38 +101,20 @@ def load_identities(sealing: Sealing, environ: Mapping[str, str] | None = None) 
         ConfigurationError: A file cannot be read, or holds no key.
     """
     environ = os.environ if environ is None else environ
-    value, texts = environ.get(IDENTITY_VARIABLE, "").strip(), {}
-    if PRIVATE_MARK in value.upper():
-        texts[f"the variable {IDENTITY_VARIABLE}"] = value
-    elif value:
-        path = str(Path(value).expanduser())
-        # What is no path may be half a key: it is not shown.
-        texts[f"the file that {IDENTITY_VARIABLE} names"] = _read(path, f"the file that {IDENTITY_VARIABLE} names")
+    found = read_key_variable(IDENTITY_VARIABLE, environ, AGE_KEY)
+    texts = {} if found is None else dict([found])
     if sealing.identity_file:
         path = str(Path(sealing.identity_file).expanduser())
         # An inventory is for several machines, of which some get the key by the variable.
         if not texts or Path(path).exists():
-            texts[path] = _read(path, path)
-    parts = [_parse(text, source) for source, text in texts.items()]
+            texts[path] = read_key_file(path, path, AGE_KEY)
+    parts = [_parse(text.decode(errors="replace"), source) for source, text in texts.items()]
     return Identities(
         tuple(one for part in parts for one in part.recipients),
         tuple(one for part in parts for one in part.keys),
         tuple(one for part in parts for one in part.secrets),
         tuple(texts),
     )
-
-
-def _read(path: str, shown: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"The private key of age cannot be read from {shown}",
-            expected="a file as age-keygen writes it, which this account can read",
-            found=getattr(error, "strerror", None) or "no path",
-            kept=KEPT,
-            hint=f"age-keygen -o key.txt   makes one\n{HOW_TO_PASS}",
-        ) from error
 
 
 def _parse(text: str, source: str) -> Identities:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from opsproof.archive.sealing.agekeys import (
     HOW_TO_PASS,
     IDENTITY_VARIABLE,
-    KEPT,
     Identities,
     load_pyrage,
     read_recipients,
 )
-from opsproof.archive.writing.flow import PIECE_BYTES, Flow, flowing
+from opsproof.archive.sealing.keysource import KEPT
+from opsproof.archive.writing.conveyor import PIECE_BYTES, conveying
+from opsproof.archive.writing.flow import Flow
 from opsproof.errors import ArchiveError
 
 MAGIC = b"age-encryption.org/v1\n"
@@ -54,7 +55,7 @@ def seal(data: bytes, recipients: Sequence[str]) -> bytes:
         ConfigurationError: A recipient is no such key, or the library is not installed.
     """
     sealed = bytearray()
-    with flowing(sealing_to(recipients, sealed.extend)) as flow:
+    with conveying(sealing_to(recipients, sealed.extend)) as flow:
         flow.write(data)
     return bytes(sealed)
 
@@ -102,7 +103,7 @@ def unseal(data: bytes, identities: Identities, location: str) -> bytes:
     """
     require_key(identities, location, ())
     opened = bytearray()
-    with flowing(unsealing(identities, opened.extend, location)) as flow:
+    with conveying(unsealing(identities, opened.extend, location)) as flow:
         flow.write(data)
     return bytes(opened)
 
@@ -126,7 +127,7 @@ def open_beginning(
 
     given = 0
     try:
-        with flowing(unsealing(identities, take, location, recipients, gather=1)) as flow:
+        with conveying(unsealing(identities, take, location, recipients, gather=1)) as flow:
             for chunk in chunks:
                 flow.write(chunk)
                 given += len(chunk)

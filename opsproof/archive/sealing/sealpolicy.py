@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from opsproof.archive.sealing.agekeys import HOW_TO_PASS, KEPT, Identities, load_identities, read_recipients
+from opsproof.archive.sealing.agekeys import HOW_TO_PASS, Identities, load_identities, read_recipients
+from opsproof.archive.sealing.keysource import KEPT
 from opsproof.archive.sealing.signature import SIGNING_VARIABLE, Signer, load_signer
 from opsproof.errors import ConfigurationError, OpsproofError
 from opsproof.policies import Sealing

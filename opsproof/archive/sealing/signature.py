@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from opsproof.archive.manifest import Sidecar, read_sidecar
+from opsproof.archive.sealing.keysource import KEPT, KeyKind, read_key_file, read_key_variable
 from opsproof.archive.names import ENDINGS, SIDECAR
 from opsproof.errors import ArchiveError, ConfigurationError, StoreDenied, StoreError, StoreUnreachable
 from opsproof.policies import Sealing
@@ -23,9 +24,10 @@ from opsproof.system.store import Store
 SIGNATURE = ".manifest.sig"
 SIGNING_VARIABLE = "OPSPROOF_SIGNING_KEY"
 SIGNATURE_BYTES = 64
-KEPT = "nothing was changed"
 MAKE_KEY = "openssl genpkey -algorithm ed25519 -out signing.pem"
 MAKE_PUBLIC_KEY = "openssl pkey -in signing.pem -pubout -out verify.pem"
+SIGNING_KEY = KeyKind("key for signatures", "an Ed25519 key in PEM", f"{MAKE_KEY}   makes one", mark="PRIVATE KEY-----")
+VERIFY_KEY = KeyKind("key for signatures", "an Ed25519 key in PEM", f"{MAKE_PUBLIC_KEY}   makes one")
 NOT_CHECKED = "nobody checked that this tool made the backup: the inventory has no verify_key_file below `signing`"
 
 
@@ -63,17 +65,13 @@ def load_signer(sealing: Sealing, environ: Mapping[str, str] | None = None) -> S
         ConfigurationError: It cannot be read, or is no Ed25519 key.
     """
     environ = os.environ if environ is None else environ
-    value = environ.get(SIGNING_VARIABLE, "").strip()
-    if value and "PRIVATE KEY" in value:
-        source, text = f"the variable {SIGNING_VARIABLE}", value.replace("\\n", "\n").encode()
-    elif value:
-        source = f"the file that {SIGNING_VARIABLE} names"
-        text = _read(value, source)
-    elif sealing.signing_key_file:
-        source = sealing.signing_key_file
-        text = _read(source, source)
-    else:
+    found = read_key_variable(SIGNING_VARIABLE, environ, SIGNING_KEY)
+    if found is None and sealing.signing_key_file:
+        found = sealing.signing_key_file, read_key_file(sealing.signing_key_file, sealing.signing_key_file, SIGNING_KEY)
+    if found is None:
         return None
+    # What sets a variable may know no other way to write the end of a line.
+    source, text = found[0], found[1].replace(b"\\n", b"\n")
     serialization = _cryptography("hazmat.primitives.serialization")
     try:
         key = serialization.load_pem_private_key(text, password=None)
@@ -95,7 +93,7 @@ def load_verify_key(sealing: Sealing) -> Any | None:
     source = sealing.verify_key_file
     if not source:
         return None
-    text = _read(source, source, MAKE_PUBLIC_KEY)
+    text = read_key_file(source, source, VERIFY_KEY)
     serialization = _cryptography("hazmat.primitives.serialization")
     try:
         key = serialization.load_pem_public_key(text)
@@ -206,19 +204,6 @@ def _unauthentic(location: str, found: str, sealing: Sealing) -> ArchiveError:
         kept=KEPT,
         hint="choose another with --backup=ID; without verify_key_file below `signing` it is taken as it is",
     )
-
-
-def _read(path: str, shown: str, hint: str = MAKE_KEY) -> bytes:
-    try:
-        return Path(path).expanduser().read_bytes()
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"The key for signatures cannot be read from {shown}",
-            expected="an Ed25519 key in PEM, which this account can read",
-            found=getattr(error, "strerror", None) or "no path",
-            kept=KEPT,
-            hint=f"{hint}   makes one",
-        ) from error
 
 
 def _no_key(source: str, kind: str, found: str = "something else") -> ConfigurationError:

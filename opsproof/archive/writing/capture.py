@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from opsproof.archive.writing.relay import relaying
+from opsproof.archive.writing.conveyor import conveying
+from opsproof.archive.writing.relay import Relay
 from opsproof.archive.writing.spool import Spool
 from opsproof.errors import CommandFailed, HostError
 from opsproof.journal import Journal, Progress
@@ -133,7 +134,7 @@ class Capturing:
             data = spool.unpack(packed)
             feeding = feeding and _feed(restore, data)
 
-        with relaying(read_on) as relay:
+        with conveying(Relay(read_on)) as relay:
             while data := dump.read():
                 relay.write(spool.pack(data))
             dump.finish()
@@ -142,7 +143,7 @@ class Capturing:
         restore.end_input()
 
     def _derive_sql(self, restore: Pipe, text: PlainDump) -> None:
-        with relaying(self._sql_spool.write) as relay:
+        with conveying(Relay(self._sql_spool.write)) as relay:
             while data := restore.read():
                 relay.write(data)
                 text.feed(data)

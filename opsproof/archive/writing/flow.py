@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import queue
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from opsproof.errors import ArchiveError
+from opsproof.archive.writing.conveyor import PIECE_BYTES, Conveyor
 
-PIECE_BYTES = 1 << 18
 PIECES_WAITING = 16
 
 
-class Flow:
-    """Pushes bytes through a transformation that pulls and pushes by itself; at most 8 MiB wait.
+class Flow(Conveyor):
+    """Pushes bytes through a transformation that pulls and pushes by itself; at most 4 MiB wait.
 
-    An error of the transformation or of the receiver is raised by the next `write`, or by `finish`. One of `finish` and
-    `abandon` must be called: either returns only when the thread has ended.
+    A receiver that waits has to be made to give up before `abandon`.
 
     Args:
         transform: Reads from its first argument to the end, and writes to its second.
@@ -34,63 +30,12 @@ class Flow:
         explain: Callable[[Exception], BaseException],
         gather: int = PIECE_BYTES,
     ) -> None:
+        super().__init__("age", PIECES_WAITING)
         self._transform = transform
         self._explain = explain
-        self._pieces: queue.Queue[bytes | None] = queue.Queue(PIECES_WAITING)
-        self._small: list[bytes] = []
-        self._size = 0
-        self._error: BaseException | None = None
         self._inlet = _Inlet(self._pieces, self._require_wanted)
         self._outlet = _Outlet(receiver, gather)
-        self._thread = threading.Thread(target=self._work, name="age", daemon=True)
         self._thread.start()
-
-    def write(self, data: bytes) -> None:
-        """Hand bytes in.
-
-        Raises:
-            BaseException: What went wrong with earlier ones.
-        """
-        self._small.append(data)
-        self._size += len(data)
-        if self._size >= PIECE_BYTES:
-            self._flush()
-
-    def finish(self) -> None:
-        """Return when the receiver has taken everything.
-
-        Raises:
-            BaseException: What went wrong.
-        """
-        self._flush()
-        self._end()
-        if self._error is not None:
-            raise self._error
-
-    def abandon(self) -> None:
-        """Drop what waits, and return when the thread has ended; a later `write` raises.
-
-        A receiver that waits has to be made to give up before.
-        """
-        if self._thread.is_alive():
-            self._error = self._error or ArchiveError("It was given up")
-            self._end()
-
-    def _flush(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if self._small:
-            self._pieces.put(b"".join(self._small))
-            self._small, self._size = [], 0
-
-    def _end(self) -> None:
-        if self._thread.is_alive():
-            self._pieces.put(None)
-            self._thread.join()
-
-    def _require_wanted(self) -> None:
-        if self._error is not None:
-            raise self._error
 
     def _work(self) -> None:
         try:
@@ -100,7 +45,7 @@ class Flow:
             # The library wraps what its file objects raise into words of its own.
             own = self._error or self._outlet.error
             self._error = own or (self._explain(error) if isinstance(error, Exception) else error)
-        # The rest is taken and dropped: whoever writes must never wait for nobody.
+        # The rest is taken and dropped.
         self._inlet.drain()
 
 
@@ -160,13 +105,3 @@ class _Outlet:
         except BaseException as error:
             self.error = error
             raise
-
-
-@contextmanager
-def flowing(flow: Flow) -> Iterator[Flow]:
-    """Let it flow to a receiver that waits for nobody else; everything has come out when the block ends."""
-    try:
-        yield flow
-        flow.finish()
-    finally:
-        flow.abandon()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from opsproof.inspection.finding import Finding
+from opsproof.inspection.finding import ROOM, Finding
 from opsproof.inspection.restores.situation import Situation
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres import catalog
@@ -32,7 +32,7 @@ def examine_far_room(connection: Connection, situation: Situation, database_byte
         wanted.append(("the database", folders[0], database_bytes))
     else:
         yield Finding(
-            "room", f"{database_bytes:,} bytes free where the server keeps its data", "its disk cannot be looked at",
+            ROOM, f"{database_bytes:,} bytes free where the server keeps its data", "its disk cannot be looked at",
             "df on the server, in the folder that SHOW data_directory tells a superuser", blocks=False,
         )  # fmt: skip
     if target.filestore and situation.backup.files_bytes:
@@ -51,7 +51,7 @@ def examine_far_room(connection: Connection, situation: Situation, database_byte
         if free[disk] < total:
             shown = "; ".join(f"{size:,} for {purpose} in {folder}" for purpose, folder, size in purposes)
             yield Finding(
-                "room", f"{total:,} bytes free on {target.connection.host}: {shown}", f"{free[disk]:,} bytes free",
+                ROOM, f"{total:,} bytes free on {target.connection.host}: {shown}", f"{free[disk]:,} bytes free",
                 "remove what is not needed there, such as databases that earlier restores parked", blocks=True,
             )  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from opsproof.inspection.finding import ROOM, Finding
 from opsproof.inspection.finding import Finding
 from opsproof.inspection.restores.farroom import examine_far_room
 from opsproof.inspection.restores.situation import Material, Situation
@@ -78,7 +79,7 @@ def add_to_server(
         needed[data.stat().st_dev].append(("the database", data, size))
     except OSError:
         yield Finding(
-            "room", f"{size:,} bytes free where the server keeps its data", "its disk cannot be looked at from here",
+            ROOM, f"{size:,} bytes free where the server keeps its data", "its disk cannot be looked at from here",
             "df on the server, in the folder that SHOW data_directory tells a superuser", blocks=False,
         )  # fmt: skip
 
@@ -91,7 +92,7 @@ def find_small_disks(needed: Needed) -> Iterator[Finding]:
         if free < total:
             shown = "; ".join(f"{size:,} for {purpose} in {folder}" for purpose, folder, size in purposes)
             yield Finding(
-                "room", f"{total:,} bytes free: {shown}", f"{free:,} bytes free",
+                ROOM, f"{total:,} bytes free: {shown}", f"{free:,} bytes free",
                 "remove what is not needed there, such as databases that earlier restores parked", blocks=True,
             )  # fmt: skip
 

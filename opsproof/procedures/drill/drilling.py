@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from opsproof.archive.catalogue.choosing import Choice
+from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.ownership import owner_of
 from opsproof.archive.catalogue.verified import choose_at_random, find_verified
 from opsproof.archive.reading.backup import OpenedBackup
@@ -26,6 +26,7 @@ from opsproof.procedures.restore.examination import Examination, Request
 from opsproof.procedures.restore.files import FilesRestore
 from opsproof.procedures.restore.neutralizing import Purpose
 from opsproof.procedures.rollback.descending import Consent
+from opsproof.procedures.blame import is_fault_of_backup, is_for_want_of_room
 from opsproof.procedures.scratchcopy import scratch_target
 from opsproof.system.files.filestore import Filestore
 from opsproof.system.postgres.databases import scratch_name
@@ -107,6 +108,7 @@ class Drilling(Examination):
         """Look for everything that would be in the way of the copy. Return what is only worth knowing.
 
         Raises:
+            NoRoom: A disk is too small, and nothing else is in the way.
             ProofError: Something is in the way.
         """
         with self._judged("restore"):
@@ -157,7 +159,9 @@ class Drilling(Examination):
         try:
             yield
         except OpsproofError as error:
-            is_answer = is_fault_of_backup(error) or (question == "validation" and isinstance(error, ProofError))
+            is_answer = is_fault_of_backup(error)
+            if question == "validation" and isinstance(error, ProofError):
+                is_answer = not is_for_want_of_room(error)
             self._statuses[question] = "failed" if is_answer else "broken"
             self._why = error.summary
             raise

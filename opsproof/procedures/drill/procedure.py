@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from opsproof.archive.catalogue.choosing import Choice
+from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.drills import read_drills
 from opsproof.archive.catalogue.ownership import owner_of
 from opsproof.archive.catalogue.verified import find_verified, taken_of

@@ -16,6 +16,8 @@ from opsproof.inspection.databases.structure import Sound, checking_structure
 from opsproof.inspection.restores.restored import Proof
 from opsproof.journal import Journal
 from opsproof.procedures.drill.drilling import Drilling, DrillRequest
+from opsproof.procedures.scratchcopy import (
+    remove_abandoned_folders,
 from opsproof.procedures.restore.building import SideDatabase
 from opsproof.procedures.restore.examination import Request
 from opsproof.procedures.restore.neutralizing import Neutralized
@@ -23,7 +25,6 @@ from opsproof.procedures.scratchcopy import (
     find_abandoned_folders,
     remove_scratch_folder,
     scratch_database,
-    scratch_folder,
 )
 from opsproof.system.files.adding import FilesAdded
 from opsproof.system.postgres.lock import Lock, hold_lock
@@ -68,11 +69,8 @@ class Rebuilding(Drilling):
         self.lock = self._undo.enter_context(hold_lock(self.target.database, self.procedure))
         for name in drop_abandoned(self.target.database):
             self.journal.warn(f"An earlier drill was killed and left {name!r}: dropped")
-        filestore = self.target.filestore
-        for name in find_abandoned_folders(self.host, self.target):
-            if filestore is not None:
-                remove_scratch_folder(self.host, filestore, name)
-                self.journal.warn(f"An earlier drill was killed and left {scratch_folder(filestore, name)}: removed")
+        for folder in remove_abandoned_folders(self.host, self.target):
+            self.journal.warn(f"An earlier drill was killed and left {folder}: removed")
         return self.lock
 
     def build_copy(self) -> SideDatabase:

@@ -20,6 +20,7 @@ from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
 from opsproof.procedures.deploy.deploying import releases_of
 from opsproof.procedures.deploy.ending import is_of_a_release, plan_of
+from opsproof.procedures.scratchcopy import remove_abandoned_folders
 from opsproof.procedures.leftovers import clear_leftovers
 from opsproof.procedures.recover.ending import Ending
 from opsproof.procedures.restore.undoing import UNDO
@@ -220,10 +221,11 @@ class Recover:
 
     def _clear_away(self) -> list[str]:
         """Remove what a killed run has left beside the database; what cannot be reached is only told."""
-        settings = self.target.filestore
+        settings, host = self.target.filestore, Host(self.target.connection)
         try:
-            filestore = Filestore(Host(self.target.connection), settings) if settings else None
+            filestore = Filestore(host, settings) if settings else None
             done = [f"{one} is removed" for one in clear_leftovers(self.target, filestore, self.store)]
+            done += [f"{path}, a drill's, is removed" for path in remove_abandoned_folders(host, self.target)]
             if settings:
                 done += [f"{path} is removed" for path in self._remove_unfinished(settings.path)]
             if self.target.deploy_folder:

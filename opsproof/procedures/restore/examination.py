@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from opsproof.archive.catalogue.choice import Choice
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.archive.catalogue.choosing import Choice, choose_backup
 from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.catalogue.ownership import owner_of, require_owned

@@ -6,9 +6,8 @@ import shlex
 from pathlib import PurePosixPath
 
 from opsproof.errors import FilestoreError, HostError
+from opsproof.system.files.removing import HOURS, remove_folder
 from opsproof.system.hosts.host import Host
-
-HOURS = 3600.0
 
 
 class StagedFiles:
@@ -74,16 +73,7 @@ class StagedFiles:
         Raises:
             FilestoreError: It cannot be removed.
         """
-        try:
-            self._host.run("rm", "--recursive", "--force", "--", str(self.staged), timeout=HOURS)
-        except HostError as error:
-            raise FilestoreError(
-                f"{self.staged} could not be removed",
-                expected="a folder that this account can remove: the application does not use it",
-                found=error.found or error.summary,
-                kept="the live filestore, which is another folder",
-                hint=f"rm -rf {shlex.quote(str(self.staged))}",
-            ) from error
+        remove_folder(self._host, self.staged)
 
     def _exists(self, folder: PurePosixPath) -> bool:
         return self._host.run("test", "-e", str(folder), accept=(0, 1)).status == 0

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Literal
 
-from opsproof.archive.catalogue.choosing import Choice, choose_backup
+from opsproof.archive.catalogue.choice import Choice
+from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.errors import ConfigurationError, DatabaseMissing, MigrationError, ProofError
 from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.restores.preflight import examine_rollback

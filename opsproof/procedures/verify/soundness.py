@@ -9,6 +9,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opsproof.archive.catalogue.choice import Choice
+from opsproof.archive.names import SEALED, sidecar_name
 from opsproof.archive.catalogue.choosing import Choice
 from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.names import SEALED, sidecar_name
@@ -18,14 +20,8 @@ from opsproof.archive.reading.wholeness import read_members
 from opsproof.archive.sealing.seal import WrongKeyError
 from opsproof.archive.sealing.signature import require_authentic
 from opsproof.errors import ArchiveError, ConfigurationError, DatabaseError, HostError, ProgramMissing
-from opsproof.inspection.verification import (
-    DumpContent,
-    read_dump,
-    read_sql,
-    require_content,
-    require_files,
-    require_same_text,
-)
+from opsproof.inspection.dumpreading import DumpContent, read_dump, read_sql
+from opsproof.inspection.verification import require_content, require_files, require_same_text
 from opsproof.journal import Journal
 from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.procedures.restore.workspace import Workspace

@@ -14,6 +14,7 @@ import secrets
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -45,6 +46,8 @@ _AS_WHOM = (
     'lifeline=$1; shift; for user in "$@"; do if sudo -n -u "$user" -- true 2>/dev/null;'
     ' then exec sudo -n -u "$user" -- sh -c "$lifeline" "$0"; fi; done; exec sh -c "$lifeline" "$0"'
 )
+# ssh takes its socket away, but leaves the folder that was made for it, which nobody else removes after a kill.
+_TIDY = 'folder=$0; trap : TERM; "$@"; status=$?; rm -rf -- "$folder"; exit "$status"'
 _LOST = 255
 _UNKNOWN_KEY = re.compile(
     r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No .* host key is known"
@@ -207,7 +210,7 @@ class _Master:
         """Connect; return whether the host answered."""
         with undivided():
             self._process = subprocess.Popen(
-                argv,
+                ("/bin/sh", "-c", _TIDY, str(self.socket.parent), *argv),
                 env=environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -234,8 +237,8 @@ class _Master:
 
     def stderr(self) -> str:
         """Return what ssh said."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
             self._process.wait()
         self._stderr.seek(0)
         return self._stderr.read().decode(errors="replace")
@@ -248,18 +251,21 @@ class _Master:
             # A moment for the sessions that are just ending; the lifeline itself goes on without us.
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.2)
-            if self._process.poll() is None:
-                self._process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(2)
-            if self._process.poll() is None:
-                self._process.kill()
-                self._process.wait()
+            self._signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(2)
+            self._signal(signal.SIGKILL)
+            self._process.wait()
             if self._process.stdout is not None:
                 self._process.stdout.close()
         shutil.rmtree(self.socket.parent, ignore_errors=True)
         if not self._stderr.closed:
             self._stderr.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to ssh and to the shell that waits for it, as long as that does."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)
 
     def _beat(self) -> None:
         process = self._process
