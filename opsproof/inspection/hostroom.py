@@ -15,9 +15,6 @@ from pathlib import Path
 from opsproof.errors import CommandFailed, NoRoom
 from opsproof.inspection.restores.restoreroom import LOCAL_HOSTS
 from opsproof.inspection.room import COMPRESSED_SHARE
-from opsproof.errors import CommandFailed, ProofError
-from opsproof.inspection.restores.restoreroom import LOCAL_HOSTS
-from opsproof.inspection.room import COMPRESSED_SHARE
 from opsproof.inspection.services import UNTOUCHED
 from opsproof.system.files.filestore import FilestoreFacts
 from opsproof.system.hosts.host import Host

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.archive.catalogue.choice import Choice
-from opsproof.archive.catalogue.choosing import choose_backup
-from opsproof.archive.names import sidecar_name
 from opsproof.archive.catalogue import fetching
 from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.archive.catalogue.fetching import fetch
@@ -23,12 +20,10 @@ from opsproof.errors import ArchiveError, ConfigurationError, StoreError, StoreU
 from opsproof.journal import Journal, Progress
 from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.system.store import open_store
-from tests.lab.bucket import Bucket, make_bucket, target_in, use_credentials
+from tests.lab.bucket import Bucket, target_in
 from tests.lab.fault_proxy import Fault, FaultProxy, running_proxy
 from tests.lab.moto_buckets import bucket, moto_server
-from tests.lab.moto_server import S3Server, running_moto
-from tests.lab.targets import CUSTOMER, put_backup, sidecar_for, target_of
-from tests.lab.moto_server import S3Server, moto_server
+from tests.lab.moto_server import S3Server
 from tests.lab.targets import CUSTOMER, choose, put_backup, sidecar_for, target_of
 
 __all__ = ["bucket", "moto_server"]

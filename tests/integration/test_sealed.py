@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.catalogue.choice import Choice
-from opsproof.archive.names import sidecar_name
-from opsproof.archive.catalogue.choosing import Choice
 from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.catalogue.sealed import find_latest, load_opener
 from opsproof.archive.manifest import Sidecar, to_json

@@ -12,8 +12,6 @@ import pytest
 
 from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.choosing import choose_backup
-from opsproof.archive.names import sidecar_name
-from opsproof.archive.catalogue.choosing import Choice, choose_backup
 from opsproof.archive.manifest import Sidecar, backup_id, to_json
 from opsproof.archive.names import sidecar_name
 from opsproof.system.store import Store, open_store

@@ -9,8 +9,6 @@ import pytest
 from opsproof.errors import DumpError, NoRoom, ProofError
 from opsproof.inspection.finding import ROOM, Finding, require
 from opsproof.procedures.blame import is_fault_of_backup, is_for_want_of_room
-from opsproof.errors import DumpError
-from opsproof.procedures.blame import is_fault_of_backup
 from opsproof.system.hosts.pipe import command_failed
 
 

@@ -24,17 +24,7 @@ from opsproof.archive.sealing.seal import (
     unsealing,
 )
 from opsproof.archive.sealing.sealpolicy import plan_seal
-from opsproof.archive.sealing.signature import (
-    SIGNING_VARIABLE,
-    load_signer,
-    load_verify_key,
-    refuse_without_manifest,
-    require_authentic,
-    require_authentic_file,
-    signature_name,
-)
 from opsproof.archive.writing.conveyor import conveying
-from opsproof.archive.writing.flow import flowing
 from opsproof.archive.writing.restoretext import restore_text
 from opsproof.errors import ArchiveError, ConfigurationError, StoreError
 from opsproof.policies import Sealing

@@ -11,9 +11,6 @@ from opsproof.archive.catalogue.absence import Place, Tally, no_backup, telling_
 from opsproof.archive.catalogue.choice import Choice, choice_of
 from opsproof.archive.catalogue.choosing import LATEST, choose_backup
 from opsproof.archive.catalogue.listing import READ_AT_ONCE, Entry
-from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
-from opsproof.archive.catalogue.choosing import LATEST, Choice, choice_of, choose_backup
-from opsproof.archive.catalogue.listing import READ_AT_ONCE, Entry
 from opsproof.archive.catalogue.newest import (
     FAILED,
     MISMATCH,

@@ -16,8 +16,6 @@ from opsproof.archive.catalogue.absence import (
 )
 from opsproof.archive.catalogue.choice import Choice, choice_of, show_age, why_named
 from opsproof.archive.catalogue.listing import Entry
-from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
-from opsproof.archive.catalogue.listing import Entry
 from opsproof.archive.catalogue.newest import (
     FAILED,
     describe_backup,
@@ -29,19 +27,10 @@ from opsproof.archive.catalogue.newest import (
 from opsproof.archive.catalogue.ownership import owner_of, require_owned
 from opsproof.archive.catalogue.placed import S3, choose_object, choose_path
 from opsproof.archive.catalogue.verdict import failed_backups
+from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.errors import ConfigurationError, StoreError
 from opsproof.system.store import Store, open_store
 from opsproof.target import StoreSettings, Target
-from opsproof.archive.catalogue.ownership import label_of, owner_of, require_owned
-from opsproof.archive.catalogue.verdict import INFIX, failed_backups
-from opsproof.archive.manifest import Sidecar, read_sidecar
-from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
-from opsproof.archive.sealing.signature import refuse_without_manifest, require_authentic_file
-from opsproof.errors import ArchiveError, ConfigurationError, StoreDenied, StoreError
-from opsproof.policies import Sealing
-from opsproof.system.store import Listing, Store, open_store
-from opsproof.system.store.neighbours import open_folder
-from opsproof.target import DirectoryStoreSettings, S3StoreSettings, StoreSettings, Target
 
 LATEST = "latest"
 

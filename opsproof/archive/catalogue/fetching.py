@@ -17,8 +17,6 @@ from pathlib import Path, PurePosixPath
 
 from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.names import SEALED
-from opsproof.archive.catalogue.choosing import Choice
-from opsproof.archive.names import SEALED
 from opsproof.archive.reading.privateplace import GONE, KEPT, create_private, private_folder, unusable
 from opsproof.archive.sealing.agekeys import Identities, load_identities
 from opsproof.archive.sealing.seal import MAGIC, WrongKeyError, require_key, unsealing

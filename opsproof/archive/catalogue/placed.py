@@ -11,11 +11,11 @@ from pathlib import Path
 
 from opsproof.archive.catalogue.absence import KEPT, Place, no_such_backup, telling_what_is_needed
 from opsproof.archive.catalogue.choice import Choice, why_named
-from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.archive.catalogue.newest import MISMATCH, describe_backup, mismatch
 from opsproof.archive.catalogue.ownership import require_owned
 from opsproof.archive.catalogue.verdict import INFIX, failed_backups
 from opsproof.archive.manifest import Sidecar, read_sidecar
+from opsproof.archive.names import ENDINGS, SIDECAR, sidecar_name, stem_of
 from opsproof.archive.sealing.signature import refuse_without_manifest, require_authentic_file
 from opsproof.errors import ArchiveError, ConfigurationError, StoreDenied
 from opsproof.policies import Sealing

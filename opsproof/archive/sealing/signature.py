@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from opsproof.archive.manifest import Sidecar, read_sidecar
-from opsproof.archive.sealing.keysource import KEPT, KeyKind, read_key_file, read_key_variable
 from opsproof.archive.names import ENDINGS, SIDECAR
+from opsproof.archive.sealing.keysource import KEPT, KeyKind, read_key_file, read_key_variable
 from opsproof.errors import ArchiveError, ConfigurationError, StoreDenied, StoreError, StoreUnreachable
 from opsproof.policies import Sealing
 from opsproof.system.store import Store

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from opsproof.inspection.finding import ROOM, Finding
-from opsproof.inspection.finding import Finding
 from opsproof.inspection.restores.farroom import examine_far_room
 from opsproof.inspection.restores.situation import Material, Situation
 from opsproof.inspection.room import COMPRESSED_SHARE

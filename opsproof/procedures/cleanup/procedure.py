@@ -28,7 +28,6 @@ from opsproof.procedures.cleanup.stocktaking import take_stock
 from opsproof.procedures.commands import listing_command
 from opsproof.procedures.restore.workspace import remove_abandoned
 from opsproof.procedures.unfinished import require_nothing_unfinished
-from opsproof.system.postgres.databases import find_intents
 from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.store import Store
 from opsproof.target import Target

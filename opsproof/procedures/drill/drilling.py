@@ -19,14 +19,13 @@ from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.restores.preflight import examine
 from opsproof.inspection.restores.situation import Situation
 from opsproof.journal import Journal
-from opsproof.procedures.blame import is_fault_of_backup
+from opsproof.procedures.blame import is_fault_of_backup, is_for_want_of_room
 from opsproof.procedures.drill.drilled import Status
 from opsproof.procedures.drill.trialapplication import require_sensible
 from opsproof.procedures.restore.examination import Examination, Request
 from opsproof.procedures.restore.files import FilesRestore
 from opsproof.procedures.restore.neutralizing import Purpose
 from opsproof.procedures.rollback.descending import Consent
-from opsproof.procedures.blame import is_fault_of_backup, is_for_want_of_room
 from opsproof.procedures.scratchcopy import scratch_target
 from opsproof.system.files.filestore import Filestore
 from opsproof.system.postgres.databases import scratch_name

@@ -16,13 +16,11 @@ from opsproof.inspection.databases.structure import Sound, checking_structure
 from opsproof.inspection.restores.restored import Proof
 from opsproof.journal import Journal
 from opsproof.procedures.drill.drilling import Drilling, DrillRequest
-from opsproof.procedures.scratchcopy import (
-    remove_abandoned_folders,
 from opsproof.procedures.restore.building import SideDatabase
 from opsproof.procedures.restore.examination import Request
 from opsproof.procedures.restore.neutralizing import Neutralized
 from opsproof.procedures.scratchcopy import (
-    find_abandoned_folders,
+    remove_abandoned_folders,
     remove_scratch_folder,
     scratch_database,
 )

@@ -20,11 +20,11 @@ from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
 from opsproof.procedures.deploy.deploying import releases_of
 from opsproof.procedures.deploy.ending import is_of_a_release, plan_of
-from opsproof.procedures.scratchcopy import remove_abandoned_folders
 from opsproof.procedures.leftovers import clear_leftovers
 from opsproof.procedures.recover.ending import Ending
 from opsproof.procedures.restore.undoing import UNDO
 from opsproof.procedures.restore.workspace import remove_abandoned
+from opsproof.procedures.scratchcopy import remove_abandoned_folders
 from opsproof.procedures.unfinished import find_orphans, find_unfinished
 from opsproof.system.files.adding import remove_unfinished
 from opsproof.system.files.faradding import remove_unfinished_there

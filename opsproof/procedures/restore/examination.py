@@ -13,7 +13,6 @@ from pathlib import Path
 
 from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.choosing import choose_backup
-from opsproof.archive.catalogue.choosing import Choice, choose_backup
 from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.catalogue.ownership import owner_of, require_owned
 from opsproof.archive.opening import open_backup

@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opsproof.archive.catalogue.choice import Choice
-from opsproof.archive.names import sidecar_name
-from opsproof.archive.catalogue.choosing import Choice
 from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.manifest import DatabaseRecord, Kind, read_sidecar
 from opsproof.archive.names import sidecar_name

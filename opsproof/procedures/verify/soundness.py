@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsproof.archive.catalogue.choice import Choice
-from opsproof.archive.names import SEALED, sidecar_name
-from opsproof.archive.catalogue.choosing import Choice
 from opsproof.archive.catalogue.fetching import fetch
 from opsproof.archive.names import SEALED, sidecar_name
 from opsproof.archive.opening import open_backup
