@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import http.client
 import logging
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,27 +12,25 @@ from opsproof.demo import bucket, cluster
 from opsproof.demo.binaries import copy_binaries, require_extra
 from opsproof.demo.configuration import write_configuration
 from opsproof.demo.folder import DemoFolder, find_folder
+from opsproof.demo.preparing import Progress, prepare
 from opsproof.demo.processes import end_processes, find_processes, wait_until_gone
+from opsproof.demo.releases import begin_with_first
 from opsproof.demo.state import State, load_state, new_state, renew, save_state
 from opsproof.demo.supervision import (
     PROGRAMS,
     Supervisor,
     enable_programs,
     is_running,
-    minimal_environment,
     start_supervisor,
     tail,
 )
 from opsproof.errors import ConfigurationError, HostError
-
-Progress = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 40.0
 _PATIENCE_SECONDS = 5.0
 _STOP_SECONDS = 40.0
-_PREPARE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -67,10 +61,14 @@ def start(progress: Progress | None = None) -> Path:
     folder = find_folder()
     with folder.locked():
         state = load_state(folder)
+        if state is not None and not folder.releases.is_dir():
+            # An earlier opsproof made it, whose programs did not run from a release.
+            _stop(folder, say)
         if state is None or Supervisor(state).states() is None:
             state = _start_from_nothing(folder, state, say)
         elif not folder.inventory.exists():
             write_configuration(folder, state)
+        begin_with_first(folder)
         _start_programs(folder, state, say)
     return folder.inventory
 
@@ -164,7 +162,7 @@ def _start_programs(folder: DemoFolder, state: State, say: Progress) -> None:
             _start_program(name, folder, state, say)
     if not state.prepared:
         _wait_for("postgres", folder, state)
-        _prepare(folder, state, say)
+        prepare(folder, state, say)
     for name in ("postgres", "s3"):
         if name in silent:
             _wait_for(name, folder, state)
@@ -191,39 +189,6 @@ def _start_program(name: str, folder: DemoFolder, state: State, say: Progress) -
     else:
         say(f"starting {name} ...")
     supervisor.start(name)
-
-
-def _prepare(folder: DemoFolder, state: State, say: Progress) -> None:
-    """Make roles, database, schema and data; each of them does nothing the second time."""
-    say("making the database: schema and data ...")
-    cluster.create_database(state)
-    _run_step(folder, "migrate", ["alembic", "-c", str(folder.alembic_ini), "upgrade", "head"])
-    _run_step(folder, "seed", ["opsproof.demo.application.seed", "-c", str(folder.odoo_conf)])
-    save_state(folder, dataclasses.replace(state, prepared=True))
-
-
-def _run_step(folder: DemoFolder, name: str, module: list[str]) -> None:
-    log = folder.logs / f"{name}.log"
-    with log.open("wb") as output:
-        done = subprocess.run(
-            [sys.executable, "-m", *module],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            timeout=_PREPARE_SECONDS,
-            check=False,
-            cwd=folder.path,
-            env=minimal_environment(folder),
-            umask=0o077,
-        )
-    if done.returncode != 0:
-        raise HostError(
-            f"the demo's first run failed at the step {name}",
-            expected="exit status 0",
-            found=f"exit status {done.returncode}\n" + tail(log),
-            kept="PostgreSQL runs; the next start takes up this step again",
-            hint="python -m opsproof.demo reset && python -m opsproof.demo start",
-        )
 
 
 def _wait_for(name: str, folder: DemoFolder, state: State, seconds: float = _ANSWER_SECONDS) -> None:

@@ -73,9 +73,9 @@ def test_a_second_start_finds_the_same_processes_at_once(demo: Demo) -> None:
     assert _main_processes(demo) == before
     assert sorted(one.program for one in before) == [
         "moto.server",
-        "opsproof.demo.application.server",
-        "opsproof.demo.application.writer",
+        "opsproof.demo.writer",
         "postgres",
+        "shop.server",
         "supervisor.supervisord",
     ]
 
@@ -172,7 +172,7 @@ def test_what_holds_a_password_is_private_and_no_argument_holds_one(demo: Demo) 
             except FileNotFoundError:
                 continue  # a session of PostgreSQL's that ended
             assert not any(secret in seen for secret in planted)
-    assert demo.folder.shop.stat().st_mode & 0o777 == 0o700
+    assert demo.folder.deploy.stat().st_mode & 0o777 == 0o700
     assert state.supervisor_socket.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -213,7 +213,8 @@ def test_the_history_goes_down_and_up_again_with_the_same_totals(demo: Demo, tmp
     conf = tmp_path / "odoo.conf"
     conf.write_text(demo.folder.odoo_conf.read_text().replace("db_name = demo", f"db_name = {name}"))
     ini = tmp_path / "alembic.ini"
-    ini.write_text(demo.folder.alembic_ini.read_text().replace(str(demo.folder.odoo_conf), str(conf)))
+    text = demo.folder.alembic_ini.read_text().replace("%(here)s/odoo.conf", str(conf))
+    ini.write_text(text.replace("%(here)s", str(demo.folder.current)))
     with _as_application(demo) as outside:
         outside.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:

@@ -19,8 +19,8 @@ from opsproof.demo.application.documents import draw_documents
 from opsproof.demo.application.sample import ATTACHMENTS, CONTACTS, MESSAGES, ORDERS, draw_sample
 from opsproof.demo.application.server import Application
 from opsproof.demo.application.settings import Settings, read_settings
-from opsproof.demo.application.writer import ATTACHMENTS_KEPT, MESSAGES_KEPT, Writer
 from opsproof.demo.state import free_ports
+from opsproof.demo.writer import ATTACHMENTS_KEPT, MESSAGES_KEPT, Writer
 
 
 @pytest.fixture
