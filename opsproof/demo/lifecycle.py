@@ -46,8 +46,8 @@ class ProgramStatus:
 def start(progress: Progress | None = None) -> Path:
     """Start what is not running of the demo, find again what is, and return the path of its hosts.yml.
 
-    Two callers at once start one demo. The first run makes the cluster, the schema and the data; later ones leave
-    those as they find them.
+    Two callers at once start one demo. The first run makes release, cluster, schema and data; later ones leave those as
+    they find them. Where a release was deployed that is not well, that is told, and is no error.
 
     Args:
         progress: Is called with one line per step that takes a while; without it, they are logged.
@@ -170,14 +170,23 @@ def _start_programs(folder: DemoFolder, state: State, say: Progress) -> None:
         say(f"made the bucket {bucket.BUCKET} (what the last one held went with the server that held it)")
     for name in ("application", "writer"):
         if name in silent and not _answers(name, state, supervisor.states() or {}):
-            _start_program(name, folder, state, say)
-            _wait_for(name, folder, state)
+            try:
+                _start_program(name, folder, state, say)
+                _wait_for(name, folder, state)
+            except HostError:
+                if name != "application" or not state.prepared:
+                    raise
+                # Its release was deployed: what goes back from there needs the rest of the demo, and this no error.
+                say(f"the application is not well, which {folder.logs / 'application.log'} explains; the demo goes on")
+                say("go back: pytest actions/test_recover.py, or else pytest actions/test_rollback.py --type=release")
     enable_programs(folder, state)
 
 
 def _start_program(name: str, folder: DemoFolder, state: State, say: Progress) -> None:
     supervisor = Supervisor(state)
     if is_running((supervisor.states() or {}).get(name)):
+        if name == "application" and _ask_health(state):
+            return  # it runs and is not well, which another start would not change
         try:
             # Supervisor may have started it a moment ago.
             _wait_for(name, folder, state, seconds=_PATIENCE_SECONDS)
@@ -198,6 +207,9 @@ def _wait_for(name: str, folder: DemoFolder, state: State, seconds: float = _ANS
         states = supervisor.states() or {}
         if _answers(name, state, states):
             return
+        if name == "application" and state.prepared and _ask_health(state):
+            # It has started, so that only its database can still keep it from being well.
+            deadline = min(deadline, time.monotonic() + _PATIENCE_SECONDS)
         if states.get(name) == "FATAL" or time.monotonic() > deadline:
             reason = cluster.trouble(state) if name == "postgres" else ""
             raise HostError(
@@ -222,17 +234,18 @@ def _answers(name: str, state: State, states: dict[str, str]) -> bool:
     if name == "s3":
         return bucket.answers(state)
     if name == "application":
-        return _is_healthy(state)
+        return _ask_health(state) == 200
     return states[name] == "RUNNING"
 
 
-def _is_healthy(state: State) -> bool:
+def _ask_health(state: State) -> int:
+    """Return the HTTP status of /health, 0 where nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", state.application_port, timeout=10)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         connection.close()
 

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from psycopg import sql
 from opsproof.demo import bucket, cluster
 from opsproof.demo.application.sample import ATTACHMENTS, CONTACTS, MESSAGES, ORDERS
 from opsproof.demo.processes import DemoProcess, find_processes
+from opsproof.demo.releases import write_release
 from opsproof.demo.supervision import PROGRAMS, Supervisor
 from opsproof.inventory.loading import load_environment
 from opsproof.target import S3StoreSettings
@@ -208,6 +210,26 @@ def test_a_lost_bucket_is_made_again(demo: Demo) -> None:
     assert "made the bucket" in output
 
 
+def test_a_release_that_is_not_well_keeps_nobody_from_the_rest_of_the_demo(demo: Demo) -> None:
+    """What goes back from it is run by pytest, which starts the demo first."""
+    live, supervisor = demo.folder.current.readlink(), Supervisor(demo.state)
+    broken = demo.folder.releases / "29990101000000"
+    write_release("1.2", broken)
+    try:
+        _let_current_lead_to(demo, Path("releases") / broken.name)
+        supervisor.stop("application")
+        output = demo.must("start")
+        assert "the application is not well" in output
+        assert "test_rollback.py --type=release" in output
+        assert _request(demo, "GET", "/health", b"")[0] == 503
+    finally:
+        _let_current_lead_to(demo, live)
+        supervisor.stop("application")
+        demo.must("start")
+        shutil.rmtree(broken)
+    assert _get(demo, "/health") == {"status": "pass", "database": "demo", "version": "1.0"}
+
+
 def test_the_history_goes_down_and_up_again_with_the_same_totals(demo: Demo, tmp_path: Path) -> None:
     name = f"history {os.getpid()}"
     conf = tmp_path / "odoo.conf"
@@ -285,6 +307,12 @@ def test_a_first_run_cut_short_is_taken_up_once_by_two_at_a_time_and_survives_a_
         assert "the demo is wiped" in deep.must("reset")
         assert not deep.folder.path.exists()
         assert not sockets.exists()
+
+
+def _let_current_lead_to(demo: Demo, place: Path) -> None:
+    link = demo.folder.deploy / "link"
+    link.symlink_to(place)
+    link.replace(demo.folder.current)
 
 
 def _main_processes(demo: Demo) -> list[DemoProcess]:
