@@ -67,7 +67,7 @@ class DemoFolder:
 
     @property
     def releases(self) -> Path:
-        """Every release that is deployed, in a folder of its own; demos of earlier versions have none."""
+        """Every release that is deployed, in a folder of its own."""
         return self.deploy / "releases"
 
     @property

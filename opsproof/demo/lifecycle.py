@@ -21,6 +21,7 @@ from opsproof.demo.supervision import (
     Supervisor,
     enable_programs,
     is_running,
+    runs_a_release,
     start_supervisor,
     tail,
 )
@@ -61,8 +62,8 @@ def start(progress: Progress | None = None) -> Path:
     folder = find_folder()
     with folder.locked():
         state = load_state(folder)
-        if state is not None and not folder.releases.is_dir():
-            # An earlier opsproof made it, whose programs did not run from a release.
+        if state is not None and not runs_a_release(folder):
+            # An earlier opsproof started it: a deploy would change nothing that runs.
             _stop(folder, say)
         if state is None or Supervisor(state).states() is None:
             state = _start_from_nothing(folder, state, say)

@@ -184,6 +184,11 @@ def start_supervisor(folder: DemoFolder, state: State) -> None:
         )
 
 
+def runs_a_release(folder: DemoFolder) -> bool:
+    """Tell whether supervisor was told to start the application in the release that is live."""
+    return folder.supervisor_conf.is_file() and str(folder.current) in folder.supervisor_conf.read_text()
+
+
 def enable_programs(folder: DemoFolder, state: State) -> None:
     """Write down that all programs start with supervisor, now that they run: `checks/test_service.py` asks for that.
 

@@ -269,7 +269,10 @@ def test_the_history_goes_down_and_up_again_with_the_same_totals(demo: Demo, tmp
 
 
 def test_a_first_run_cut_short_is_taken_up_once_by_two_at_a_time_and_survives_a_killed_supervisor() -> None:
-    """In a folder too deep for a socket, too; at the end nothing is left of it, in /tmp neither."""
+    """In a folder too deep for a socket, too; at the end nothing is left of it, in /tmp neither.
+
+    In between it is taken for one of an earlier opsproof, whose application ran from no release.
+    """
     with demo_folder("opsproof-test-" + "deep" * 25) as deep:
         cut = deep.begin("start")
         await_true((deep.folder.server / "data.part").exists, "no data folder is begun", 20)
@@ -300,6 +303,13 @@ def test_a_first_run_cut_short_is_taken_up_once_by_two_at_a_time_and_survives_a_
         with _as_application(deep) as connection:
             kept = connection.execute("SELECT value FROM ir_config_parameter WHERE key = 'test.kept'").fetchone()
         assert kept == ("yes",)
+
+        conf = deep.folder.supervisor_conf
+        conf.write_text(conf.read_text().replace(str(deep.folder.current), str(deep.folder.path)))
+        assert "stopping the demo" in deep.must("start")
+        assert str(deep.folder.current) in conf.read_text()
+        assert not set(after) & set(_main_processes(deep))
+        assert "stopping the demo" not in deep.must("start")
 
         assert "the demo is stopped" in deep.must("stop")
         assert find_processes(deep.folder) == []

@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         except BadRequest as error:
             self._send_json(400, {"error": str(error)})
         except psycopg.Error as error:
-            self.log_error("the database does not answer: %s", str(error).strip())
+            self.log_error("the database does not answer, or not as it should: %s", str(error).strip())
             self._send_json(503, {"status": "fail", "error": str(error).strip()})
         except OSError as error:
             self.log_error("%s", error)
