@@ -64,7 +64,7 @@ def write_release(name: str, folder: Path) -> None:
             expected="a new or an empty folder",
             found=error.strerror or str(error),
             kept="nothing was written",
-            hint=f"python -m opsproof.demo release {name} /tmp/shop-{name}",
+            hint=f"python -m opsproof.demo release {name} /var/tmp/shop-{name}",
         ) from error
     if is_taken:
         raise ConfigurationError(
