@@ -1,17 +1,16 @@
-"""What the demo's programs and its users read: odoo.conf, alembic.ini, AWS credentials and the inventory."""
+"""What the demo's programs and its users read: odoo.conf, AWS credentials and the inventory."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from pathlib import Path
 
-import opsproof.demo.application
 from opsproof.demo.binaries import bindir
 from opsproof.demo.bucket import BUCKET
 from opsproof.demo.cluster import APPLICATION_ROLE, DATABASE
 from opsproof.demo.folder import DemoFolder, make_folder, write_private
+from opsproof.demo.releases import SHARED
 from opsproof.demo.state import State
 
 ENVIRONMENT = "demo"
@@ -20,10 +19,9 @@ HOST = "shop"
 
 def write_configuration(folder: DemoFolder, state: State) -> None:
     """Write every file anew: ports, or the place that opsproof is installed in, may have changed."""
-    for path in (folder.shop, folder.data_dir, folder.logs):
+    for path in (folder.deploy, folder.shared, folder.data_dir, folder.logs):
         make_folder(path, 0o700)
     write_private(folder.odoo_conf, _odoo_conf(folder, state))
-    write_private(folder.alembic_ini, _alembic_ini(folder))
     write_private(folder.credentials, _credentials(state))
     write_private(folder.inventory, _inventory(folder, state))
 
@@ -40,13 +38,6 @@ def _odoo_conf(folder: DemoFolder, state: State) -> str:
         "http_port": state.application_port,
     }
     return "[options]\n" + "".join(f"{name} = {value}\n" for name, value in options.items())
-
-
-def _alembic_ini(folder: DemoFolder) -> str:
-    migrations = Path(opsproof.demo.application.__file__).parent / "migrations"
-    options = {"script_location": migrations, "odoo_conf": folder.odoo_conf}
-    # Alembic's reader expands %(name)s.
-    return "[alembic]\n" + "".join(f"{name} = {str(value).replace('%', '%%')}\n" for name, value in options.items())
 
 
 def _credentials(state: State) -> str:
@@ -68,14 +59,19 @@ def _inventory(folder: DemoFolder, state: State) -> str:
         "service_manager": "supervisor",
         "supervisor_conf": str(folder.supervisor_conf),
         "health_url": state.application_url + "/health",
+        # A release that is not well by then is taken back, and somebody looks on.
+        "health_timeout": 20,
+        "deploy_folder": str(folder.deploy),
         "alembic_ini": str(folder.alembic_ini),
         "pg_bindir": str(bindir(folder)),
     }
-    words = [sys.executable, "-m", "opsproof.demo.application.server", "-c", str(folder.odoo_conf)]
+    words = [sys.executable, "-m", "shop.server", "-c", str(folder.odoo_conf)]
     policies: dict[str, dict[str, object]] = {
+        "deploy": {"database": "alembic", "shared": list(SHARED)},
         "objectives": {"rto": "30s", "rpo": "7d"},
         "drill": {
-            "command": f"{shlex.join(words)} -d {{database}} --http-port={{port}}",
+            "command": f"cd {shlex.quote(str(folder.current))} && "
+            f"exec {shlex.join(words)} -d {{database}} --http-port={{port}}",
             "health_url": "http://127.0.0.1:{port}/health",
         },
     }

@@ -61,24 +61,39 @@ class DemoFolder:
         return self.server / "data"
 
     @property
-    def shop(self) -> Path:
-        """The application's folder: odoo.conf, alembic.ini and its data_dir."""
+    def deploy(self) -> Path:
+        """The application's `deploy_folder`: `releases/`, `shared/`, `current`, and beside them its data_dir."""
         return self.path / "shop"
+
+    @property
+    def releases(self) -> Path:
+        """Every release that is deployed, in a folder of its own."""
+        return self.deploy / "releases"
+
+    @property
+    def current(self) -> Path:
+        """The link to the release that is live."""
+        return self.deploy / "current"
+
+    @property
+    def shared(self) -> Path:
+        """What releases share."""
+        return self.deploy / "shared"
 
     @property
     def odoo_conf(self) -> Path:
         """The application's configuration, with its database password, 0600."""
-        return self.shop / "odoo.conf"
+        return self.shared / "odoo.conf"
 
     @property
     def alembic_ini(self) -> Path:
-        """The configuration of the application's migrations."""
-        return self.shop / "alembic.ini"
+        """The configuration of the migrations of the release that is live."""
+        return self.current / "alembic.ini"
 
     @property
     def data_dir(self) -> Path:
         """Odoo's data_dir: holds `filestore/{dbname}/`."""
-        return self.shop / "data"
+        return self.deploy / "data"
 
     @property
     def logs(self) -> Path:

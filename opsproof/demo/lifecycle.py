@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import http.client
 import logging
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,27 +12,26 @@ from opsproof.demo import bucket, cluster
 from opsproof.demo.binaries import copy_binaries, require_extra
 from opsproof.demo.configuration import write_configuration
 from opsproof.demo.folder import DemoFolder, find_folder
+from opsproof.demo.preparing import Progress, prepare
 from opsproof.demo.processes import end_processes, find_processes, wait_until_gone
+from opsproof.demo.releases import begin_with_first
 from opsproof.demo.state import State, load_state, new_state, renew, save_state
 from opsproof.demo.supervision import (
     PROGRAMS,
     Supervisor,
     enable_programs,
     is_running,
-    minimal_environment,
+    runs_a_release,
     start_supervisor,
     tail,
 )
 from opsproof.errors import ConfigurationError, HostError
-
-Progress = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 40.0
 _PATIENCE_SECONDS = 5.0
 _STOP_SECONDS = 40.0
-_PREPARE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,8 @@ class ProgramStatus:
 def start(progress: Progress | None = None) -> Path:
     """Start what is not running of the demo, find again what is, and return the path of its hosts.yml.
 
-    Two callers at once start one demo. The first run makes the cluster, the schema and the data; later ones leave
-    those as they find them.
+    Two callers at once start one demo. The first run makes release, cluster, schema and data; later ones leave those as
+    they find them. Where a release was deployed that is not well, that is told, and is no error.
 
     Args:
         progress: Is called with one line per step that takes a while; without it, they are logged.
@@ -67,10 +62,14 @@ def start(progress: Progress | None = None) -> Path:
     folder = find_folder()
     with folder.locked():
         state = load_state(folder)
+        if state is not None and not runs_a_release(folder):
+            # An earlier opsproof started it: a deploy would change nothing that runs.
+            _stop(folder, say)
         if state is None or Supervisor(state).states() is None:
             state = _start_from_nothing(folder, state, say)
         elif not folder.inventory.exists():
             write_configuration(folder, state)
+        begin_with_first(folder)
         _start_programs(folder, state, say)
     return folder.inventory
 
@@ -164,7 +163,7 @@ def _start_programs(folder: DemoFolder, state: State, say: Progress) -> None:
             _start_program(name, folder, state, say)
     if not state.prepared:
         _wait_for("postgres", folder, state)
-        _prepare(folder, state, say)
+        prepare(folder, state, say)
     for name in ("postgres", "s3"):
         if name in silent:
             _wait_for(name, folder, state)
@@ -172,14 +171,23 @@ def _start_programs(folder: DemoFolder, state: State, say: Progress) -> None:
         say(f"made the bucket {bucket.BUCKET} (what the last one held went with the server that held it)")
     for name in ("application", "writer"):
         if name in silent and not _answers(name, state, supervisor.states() or {}):
-            _start_program(name, folder, state, say)
-            _wait_for(name, folder, state)
+            try:
+                _start_program(name, folder, state, say)
+                _wait_for(name, folder, state)
+            except HostError:
+                if name != "application" or not state.prepared:
+                    raise
+                # Its release was deployed: what goes back from there needs the rest of the demo, and this no error.
+                say(f"the application is not well, which {folder.logs / 'application.log'} explains; the demo goes on")
+                say("go back: pytest actions/test_recover.py, or else pytest actions/test_rollback.py --type=release")
     enable_programs(folder, state)
 
 
 def _start_program(name: str, folder: DemoFolder, state: State, say: Progress) -> None:
     supervisor = Supervisor(state)
     if is_running((supervisor.states() or {}).get(name)):
+        if name == "application" and _ask_health(state):
+            return  # it runs and is not well, which another start would not change
         try:
             # Supervisor may have started it a moment ago.
             _wait_for(name, folder, state, seconds=_PATIENCE_SECONDS)
@@ -193,39 +201,6 @@ def _start_program(name: str, folder: DemoFolder, state: State, say: Progress) -
     supervisor.start(name)
 
 
-def _prepare(folder: DemoFolder, state: State, say: Progress) -> None:
-    """Make roles, database, schema and data; each of them does nothing the second time."""
-    say("making the database: schema and data ...")
-    cluster.create_database(state)
-    _run_step(folder, "migrate", ["alembic", "-c", str(folder.alembic_ini), "upgrade", "head"])
-    _run_step(folder, "seed", ["opsproof.demo.application.seed", "-c", str(folder.odoo_conf)])
-    save_state(folder, dataclasses.replace(state, prepared=True))
-
-
-def _run_step(folder: DemoFolder, name: str, module: list[str]) -> None:
-    log = folder.logs / f"{name}.log"
-    with log.open("wb") as output:
-        done = subprocess.run(
-            [sys.executable, "-m", *module],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            timeout=_PREPARE_SECONDS,
-            check=False,
-            cwd=folder.path,
-            env=minimal_environment(folder),
-            umask=0o077,
-        )
-    if done.returncode != 0:
-        raise HostError(
-            f"the demo's first run failed at the step {name}",
-            expected="exit status 0",
-            found=f"exit status {done.returncode}\n" + tail(log),
-            kept="PostgreSQL runs; the next start takes up this step again",
-            hint="python -m opsproof.demo reset && python -m opsproof.demo start",
-        )
-
-
 def _wait_for(name: str, folder: DemoFolder, state: State, seconds: float = _ANSWER_SECONDS) -> None:
     supervisor = Supervisor(state)
     deadline = time.monotonic() + seconds
@@ -233,6 +208,9 @@ def _wait_for(name: str, folder: DemoFolder, state: State, seconds: float = _ANS
         states = supervisor.states() or {}
         if _answers(name, state, states):
             return
+        if name == "application" and state.prepared and _ask_health(state):
+            # It has started, so that only its database can still keep it from being well.
+            deadline = min(deadline, time.monotonic() + _PATIENCE_SECONDS)
         if states.get(name) == "FATAL" or time.monotonic() > deadline:
             reason = cluster.trouble(state) if name == "postgres" else ""
             raise HostError(
@@ -257,17 +235,18 @@ def _answers(name: str, state: State, states: dict[str, str]) -> bool:
     if name == "s3":
         return bucket.answers(state)
     if name == "application":
-        return _is_healthy(state)
+        return _ask_health(state) == 200
     return states[name] == "RUNNING"
 
 
-def _is_healthy(state: State) -> bool:
+def _ask_health(state: State) -> int:
+    """Return the HTTP status of /health, 0 where nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", state.application_port, timeout=10)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         connection.close()
 

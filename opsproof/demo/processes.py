@@ -1,8 +1,8 @@
 """The demo's processes, found in /proc and ended by their own number, also when nobody supervises them any more.
 
-A process is the demo's when its working directory is the demo's folder (every program is started there, and
-PostgreSQL works in its data directory) and its command line is one that the demo starts: a shell that somebody left
-in the folder is neither counted nor ended.
+A process is the demo's when its working directory is the demo's folder (every program is started there, PostgreSQL in
+its data directory and the application in its release) and its command line is one that the demo starts: a shell that
+somebody left in the folder is neither counted nor ended.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _MODULES = frozenset(
     {
         "supervisor.supervisord",
         "moto.server",
-        "opsproof.demo.application.server",
-        "opsproof.demo.application.writer",
-        "opsproof.demo.application.seed",
+        "opsproof.demo.writer",
+        "shop.server",
+        "shop.seed",
         "alembic",
     }
 )

@@ -33,12 +33,14 @@ _NOT_RUNNING = 70
 class Program:
     """One supervised program as supervisor is told it.
 
-    `priority` orders the stop: the highest goes first. `user` is empty where it is supervisor's own.
+    `priority` orders the stop: the highest goes first. `folder` is where it is started. `user` is empty where it is
+    supervisor's own.
     """
 
     name: str
     command: list[str]
     priority: int
+    folder: Path
     user: str = ""
     stop_signal: str = "TERM"
 
@@ -182,6 +184,11 @@ def start_supervisor(folder: DemoFolder, state: State) -> None:
         )
 
 
+def runs_a_release(folder: DemoFolder) -> bool:
+    """Tell whether supervisor was told to start the application in the release that is live."""
+    return folder.supervisor_conf.is_file() and str(folder.current) in folder.supervisor_conf.read_text()
+
+
 def enable_programs(folder: DemoFolder, state: State) -> None:
     """Write down that all programs start with supervisor, now that they run: `checks/test_service.py` asks for that.
 
@@ -220,10 +227,11 @@ def programs(folder: DemoFolder, state: State) -> list[Program]:
     python = [sys.executable, "-m"]
     server_user = "" if state.server_ids()[0] == os.geteuid() else state.server_user
     return [
-        Program("postgres", server_command(folder, state), 10, server_user, stop_signal="INT"),
-        Program("s3", [*python, "moto.server", "-H", "127.0.0.1", "-p", str(state.s3_port)], 20),
-        Program("application", [*python, "opsproof.demo.application.server", "-c", str(folder.odoo_conf)], 30),
-        Program("writer", [*python, "opsproof.demo.application.writer", "--url", state.application_url], 40),
+        Program("postgres", server_command(folder, state), 10, folder.path, server_user, stop_signal="INT"),
+        Program("s3", [*python, "moto.server", "-H", "127.0.0.1", "-p", str(state.s3_port)], 20, folder.path),
+        # At each start in the release that is live then, of which `-m` takes its modules.
+        Program("application", [*python, "shop.server", "-c", str(folder.odoo_conf)], 30, folder.current),
+        Program("writer", [*python, "opsproof.demo.writer", "--url", state.application_url], 40, folder.path),
     ]
 
 
@@ -248,7 +256,7 @@ def _configuration(folder: DemoFolder, state: State) -> str:
     for program in programs(folder, state):
         sections[f"program:{program.name}"] = [
             f"command = {_value(shlex.join(program.command))}",
-            f"directory = {_value(str(folder.path))}",
+            f"directory = {_value(str(program.folder))}",
             f"priority = {program.priority}",
             # Started in order by the caller, who waits for each to answer; kept running by supervisor from then on.
             BY_CALLER,

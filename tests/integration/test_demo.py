@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from psycopg import sql
 from opsproof.demo import bucket, cluster
 from opsproof.demo.application.sample import ATTACHMENTS, CONTACTS, MESSAGES, ORDERS
 from opsproof.demo.processes import DemoProcess, find_processes
+from opsproof.demo.releases import write_release
 from opsproof.demo.supervision import PROGRAMS, Supervisor
 from opsproof.inventory.loading import load_environment
 from opsproof.target import S3StoreSettings
@@ -73,9 +75,9 @@ def test_a_second_start_finds_the_same_processes_at_once(demo: Demo) -> None:
     assert _main_processes(demo) == before
     assert sorted(one.program for one in before) == [
         "moto.server",
-        "opsproof.demo.application.server",
-        "opsproof.demo.application.writer",
+        "opsproof.demo.writer",
         "postgres",
+        "shop.server",
         "supervisor.supervisord",
     ]
 
@@ -172,7 +174,7 @@ def test_what_holds_a_password_is_private_and_no_argument_holds_one(demo: Demo) 
             except FileNotFoundError:
                 continue  # a session of PostgreSQL's that ended
             assert not any(secret in seen for secret in planted)
-    assert demo.folder.shop.stat().st_mode & 0o777 == 0o700
+    assert demo.folder.deploy.stat().st_mode & 0o777 == 0o700
     assert state.supervisor_socket.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -208,12 +210,33 @@ def test_a_lost_bucket_is_made_again(demo: Demo) -> None:
     assert "made the bucket" in output
 
 
+def test_a_release_that_is_not_well_keeps_nobody_from_the_rest_of_the_demo(demo: Demo) -> None:
+    """What goes back from it is run by pytest, which starts the demo first."""
+    live, supervisor = demo.folder.current.readlink(), Supervisor(demo.state)
+    broken = demo.folder.releases / "29990101000000"
+    write_release("1.2", broken)
+    try:
+        _let_current_lead_to(demo, Path("releases") / broken.name)
+        supervisor.stop("application")
+        output = demo.must("start")
+        assert "the application is not well" in output
+        assert "test_rollback.py --type=release" in output
+        assert _request(demo, "GET", "/health", b"")[0] == 503
+    finally:
+        _let_current_lead_to(demo, live)
+        supervisor.stop("application")
+        demo.must("start")
+        shutil.rmtree(broken)
+    assert _get(demo, "/health") == {"status": "pass", "database": "demo", "version": "1.0"}
+
+
 def test_the_history_goes_down_and_up_again_with_the_same_totals(demo: Demo, tmp_path: Path) -> None:
     name = f"history {os.getpid()}"
     conf = tmp_path / "odoo.conf"
     conf.write_text(demo.folder.odoo_conf.read_text().replace("db_name = demo", f"db_name = {name}"))
     ini = tmp_path / "alembic.ini"
-    ini.write_text(demo.folder.alembic_ini.read_text().replace(str(demo.folder.odoo_conf), str(conf)))
+    text = demo.folder.alembic_ini.read_text().replace("%(here)s/odoo.conf", str(conf))
+    ini.write_text(text.replace("%(here)s", str(demo.folder.current)))
     with _as_application(demo) as outside:
         outside.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
@@ -246,7 +269,10 @@ def test_the_history_goes_down_and_up_again_with_the_same_totals(demo: Demo, tmp
 
 
 def test_a_first_run_cut_short_is_taken_up_once_by_two_at_a_time_and_survives_a_killed_supervisor() -> None:
-    """In a folder too deep for a socket, too; at the end nothing is left of it, in /tmp neither."""
+    """In a folder too deep for a socket, too; at the end nothing is left of it, in /tmp neither.
+
+    In between it is taken for one of an earlier opsproof, whose application ran from no release.
+    """
     with demo_folder("opsproof-test-" + "deep" * 25) as deep:
         cut = deep.begin("start")
         await_true((deep.folder.server / "data.part").exists, "no data folder is begun", 20)
@@ -278,12 +304,25 @@ def test_a_first_run_cut_short_is_taken_up_once_by_two_at_a_time_and_survives_a_
             kept = connection.execute("SELECT value FROM ir_config_parameter WHERE key = 'test.kept'").fetchone()
         assert kept == ("yes",)
 
+        conf = deep.folder.supervisor_conf
+        conf.write_text(conf.read_text().replace(str(deep.folder.current), str(deep.folder.path)))
+        assert "stopping the demo" in deep.must("start")
+        assert str(deep.folder.current) in conf.read_text()
+        assert not set(after) & set(_main_processes(deep))
+        assert "stopping the demo" not in deep.must("start")
+
         assert "the demo is stopped" in deep.must("stop")
         assert find_processes(deep.folder) == []
         assert "the demo was not running" in deep.must("stop")
         assert "the demo is wiped" in deep.must("reset")
         assert not deep.folder.path.exists()
         assert not sockets.exists()
+
+
+def _let_current_lead_to(demo: Demo, place: Path) -> None:
+    link = demo.folder.deploy / "link"
+    link.symlink_to(place)
+    link.replace(demo.folder.current)
 
 
 def _main_processes(demo: Demo) -> list[DemoProcess]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from opsproof.demo.application.writer import Writer
 from opsproof.demo.supervision import Supervisor as DemoSupervisor
+from opsproof.demo.writer import Writer
 from opsproof.errors import CommandFailed, CommandTimeout, HostError, ProgramMissing, ProofError
 from opsproof.inspection.health import check_health, wait_until_healthy
 from opsproof.inventory.loading import load_environment

@@ -19,8 +19,8 @@ from opsproof.demo.application.documents import draw_documents
 from opsproof.demo.application.sample import ATTACHMENTS, CONTACTS, MESSAGES, ORDERS, draw_sample
 from opsproof.demo.application.server import Application
 from opsproof.demo.application.settings import Settings, read_settings
-from opsproof.demo.application.writer import ATTACHMENTS_KEPT, MESSAGES_KEPT, Writer
 from opsproof.demo.state import free_ports
+from opsproof.demo.writer import ATTACHMENTS_KEPT, MESSAGES_KEPT, Writer
 
 
 @pytest.fixture
@@ -114,6 +114,9 @@ def test_without_its_database_the_application_is_not_healthy(application: http.c
         ("POST", "/messages", b"[1]", 400),
         ("POST", "/messages", b'{"subject": "no body"}', 400),
         ("POST", "/messages/prune", b'{"keep": "many"}', 400),
+        ("POST", "/reviews", b"not json", 400),
+        ("POST", "/reviews", b'{"order": "S00042", "stars": 5}', 400),
+        ("POST", "/reviews", b'{"order": "S00042", "stars": 6, "text": "more than good"}', 400),
     ],
 )
 def test_a_wrong_request_is_refused_and_the_connection_goes_on(

@@ -28,6 +28,8 @@ FLOORS = (
 )
 # An application of its own, which the engine has no branch for: it may know what any application may.
 DEMO = "opsproof.demo"
+# Its source, which is copied into releases, and called otherwise there: alone of all it imports relatively.
+RELEASED = ENGINE / "demo" / "application"
 
 
 def modules(*folders: str) -> list[Path]:
@@ -57,8 +59,9 @@ def imports(path: Path) -> frozenset[str]:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path} imports relatively"
-                module = node.module or ""
+                assert node.level == 0 or RELEASED in path.parents, f"{path} imports relatively"
+                package = name_of(path).rpartition(".")[0] if node.level else ""
+                module = ".".join(one for one in (package, node.module) if one)
                 names = [f"{module}.{alias.name}" for alias in node.names]
                 yield from (name if is_module(name) else module for name in names)
 
@@ -112,6 +115,18 @@ def test_only_the_plugin_and_what_it_runs_import_pytest(path: Path) -> None:
 def test_the_demo_is_an_application_and_no_part_of_the_engine() -> None:
     known = {one for path in modules("opsproof/demo") for one in imports(path) if is_in(one, "opsproof")}
     assert {one for one in known if not is_in(one, DEMO)} <= {"opsproof", "opsproof.errors", "opsproof.target"}
+
+
+def test_what_is_in_the_demos_releases_knows_nothing_but_itself() -> None:
+    found = modules("opsproof/demo/application")
+    assert len(found) > 15
+    for path in found:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= 1, f"{path} imports from above its package"
+                assert not is_in(node.module or "", "opsproof"), f"{path} knows opsproof"
+            elif isinstance(node, ast.Import):
+                assert not [one.name for one in node.names if is_in(one.name, "opsproof")], f"{path} knows opsproof"
 
 
 @pytest.mark.parametrize(

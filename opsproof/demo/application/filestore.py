@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from opsproof.demo.application.settings import Settings
+from .settings import Settings
 
 
 def write_file(settings: Settings, content: bytes) -> str:

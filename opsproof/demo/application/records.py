@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from opsproof.demo.application.settings import Settings
+from .settings import Settings
 
 _KEPT = 4
 
@@ -28,13 +28,13 @@ class Records:
 
     def database(self) -> str:
         """Return the name of the database that answers."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute("SELECT current_database()").fetchone()
         return str(row[0]) if row else ""
 
     def counts(self) -> dict[str, int]:
         """Return how many contacts, orders, messages and attachments there are, and how many the writer made."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(
                 "SELECT (SELECT count(*) FROM res_partner), (SELECT count(*) FROM sale_order), "
                 "(SELECT count(*) FROM mail_message), (SELECT count(*) FROM ir_attachment), "
@@ -46,7 +46,7 @@ class Records:
 
     def recent_messages(self, limit: int) -> list[tuple[str, str, str]]:
         """Return date, author and subject of the latest messages."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(
                 "SELECT to_char(m.date, 'YYYY-MM-DD HH24:MI'), coalesce(p.name, m.email_from, ''), "
                 "coalesce(m.subject, '') FROM mail_message m LEFT JOIN res_partner p ON p.id = m.author_id "
@@ -57,7 +57,7 @@ class Records:
 
     def add_message(self, subject: str, body: str) -> int:
         """Add a notification and return its id."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(
                 "INSERT INTO mail_message (model, message_type, subject, body, email_from, date) VALUES "
                 "('sale.order', 'notification', %s, %s, 'bot@shop.example', now() AT TIME ZONE 'UTC') RETURNING id",
@@ -67,7 +67,7 @@ class Records:
 
     def prune_notifications(self, keep: int) -> int:
         """Delete all but the latest notifications and return how many went; other messages are never deleted."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return connection.execute(
                 "DELETE FROM mail_message WHERE message_type = 'notification' AND id <= (SELECT id FROM mail_message "
                 "WHERE message_type = 'notification' ORDER BY id DESC OFFSET %s LIMIT 1)",
@@ -76,7 +76,7 @@ class Records:
 
     def add_attachment(self, name: str, mimetype: str, stored: str, size: int) -> int:
         """Add the row of a file that is in the filestore already, and return its id."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(
                 "INSERT INTO ir_attachment (name, res_model, type, store_fname, checksum, file_size, mimetype, "
                 "create_date) VALUES (%s, 'mail.message', 'binary', %s, %s, %s, %s, now() AT TIME ZONE 'UTC') "
@@ -87,14 +87,15 @@ class Records:
 
     def attachment(self, number: int) -> Attachment | None:
         """Return an attachment's row."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(
                 "SELECT name, mimetype, store_fname FROM ir_attachment WHERE id = %s", [number]
             ).fetchone()
         return Attachment(*row) if row else None
 
     @contextmanager
-    def _transaction(self) -> Iterator[psycopg.Connection[Any]]:
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """Give a connection for one transaction; an exception undoes it."""
         connection = self._take()
         try:
             with connection.transaction():

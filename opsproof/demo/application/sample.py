@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from opsproof.demo.application.documents import Document, draw_documents
+from .documents import Document, draw_documents
 
 Row = tuple[object, ...]
 

@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from opsproof.demo.application import filestore
-from opsproof.demo.application.documents import Document
-from opsproof.demo.application.sample import Row, draw_sample
-from opsproof.demo.application.settings import Settings, settings_from_arguments
+from . import filestore
+from .documents import Document
+from .sample import Row, draw_sample
+from .settings import Settings, settings_from_arguments
 
 _COLUMNS = {
     "res_partner": "id name email phone street zip city is_company comment create_date parent_id",

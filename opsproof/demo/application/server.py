@@ -1,33 +1,39 @@
 """The application's web server.
 
 GET  /                    a page with counts and the latest messages
-GET  /health              200 when the database answers, 503 when not
+GET  /health              200 when the database answers and every addon can work on it, 503 when not
 GET  /counts              the counts as JSON
 POST /messages            {"subject": ..., "body": ...}
 POST /messages/prune      {"keep": N}: delete all but the latest N notifications
 POST /attachments?name=N  the body is the file
 GET  /attachments/ID      the file
+
+and what the release's addons have besides.
 """
 
 from __future__ import annotations
 
 import html
 import json
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
-from opsproof.demo.application import filestore
-from opsproof.demo.application.records import Records
-from opsproof.demo.application.settings import Settings, settings_from_arguments
+from . import filestore
+from .addons import Answer, BadRequest, Page, find_addons
+from .records import Records
+from .settings import Settings, settings_from_arguments
 
 _LARGEST = 32 * 1024 * 1024
+_PACKAGE = Path(__file__).resolve().parent
 
 
 class Application(ThreadingHTTPServer):
-    """One database, one filestore, one port."""
+    """One database, one filestore, one port; and the release that it was started in, whatever is deployed later."""
 
     daemon_threads = True
 
@@ -35,10 +41,8 @@ class Application(ThreadingHTTPServer):
         super().__init__((settings.http_interface, settings.http_port), Handler)
         self.settings = settings
         self.records = Records(settings)
-
-
-class BadRequest(Exception):
-    """The client sent something that the application does not take."""
+        self.addons = find_addons(str(_PACKAGE))
+        self.version = _read_version()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -53,11 +57,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a GET."""
-        self._route({"": self._page, "health": self._health, "counts": self._counts, "attachments": self._download})
+        own = {"": self._page, "health": self._health, "counts": self._counts, "attachments": self._download}
+        self._route({**self._of_addons([one.get for one in self.server.addons]), **own})
 
     def do_POST(self) -> None:
         """Answer a POST."""
-        self._route({"messages": self._message, "attachments": self._attachment})
+        own = {"messages": self._message, "attachments": self._attachment}
+        self._route({**self._of_addons([one.post for one in self.server.addons]), **own})
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the parameter's name in http.server
         """Log what went wrong, and not the five requests a second that went well."""
@@ -77,14 +83,17 @@ class Handler(BaseHTTPRequestHandler):
         except BadRequest as error:
             self._send_json(400, {"error": str(error)})
         except psycopg.Error as error:
-            self.log_error("the database does not answer: %s", str(error).strip())
+            self.log_error("the database does not answer, or not as it should: %s", str(error).strip())
             self._send_json(503, {"status": "fail", "error": str(error).strip()})
         except OSError as error:
             self.log_error("%s", error)
             self.close_connection = True
 
     def _health(self, _rest: str, _query: dict[str, str], _body: bytes) -> None:
-        self._send_json(200, {"status": "pass", "database": self.server.records.database()})
+        database = self.server.records.database()
+        for addon in self.server.addons:
+            addon.check(self.server.records)
+        self._send_json(200, {"status": "pass", "database": database, "version": self.server.version})
 
     def _counts(self, _rest: str, _query: dict[str, str], _body: bytes) -> None:
         self._send_json(200, self.server.records.counts())
@@ -95,7 +104,9 @@ class Handler(BaseHTTPRequestHandler):
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self.server.records.recent_messages(10)
         )
-        page = f"<!doctype html><title>Shop</title><h1>Shop</h1><ul>{counts}</ul><table>{messages}</table>"
+        links = "".join(f'<a href="/{name}">{name}</a> ' for one in self.server.addons for name in one.get)
+        title = f"<title>Shop</title><h1>Shop {html.escape(self.server.version)}</h1>"
+        page = f"<!doctype html>{title}<p>{links}</p><ul>{counts}</ul><table>{messages}</table>"
         self._send(200, "text/html; charset=utf-8", page.encode())
 
     def _message(self, rest: str, _query: dict[str, str], body: bytes) -> None:
@@ -128,6 +139,19 @@ class Handler(BaseHTTPRequestHandler):
             return
         self._send(200, row.mimetype, content)
 
+    def _of_addons(self, pages: list[Mapping[str, Page]]) -> dict[str, Any]:
+        return {name: self._of_addon(page) for one in pages for name, page in one.items()}
+
+    def _of_addon(self, page: Page) -> Callable[[str, dict[str, str], bytes], None]:
+        def answer(_rest: str, _query: dict[str, str], body: bytes) -> None:
+            told: Answer = page(self.server.records, body)
+            if told.is_html:
+                self._send(told.status, "text/html; charset=utf-8", str(told.content).encode())
+            else:
+                self._send_json(told.status, told.content)
+
+        return answer
+
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length") or "0"
         if not length.isdecimal() or int(length) > _LARGEST:
@@ -156,6 +180,12 @@ def main() -> None:
     """Serve until killed."""
     with Application(settings_from_arguments("The demo's web application.")) as application:
         application.serve_forever()
+
+
+def _read_version() -> str:
+    """Return what the release's file REVISION says; empty where the package is in no release."""
+    path = _PACKAGE.parent / "REVISION"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

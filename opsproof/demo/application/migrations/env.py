@@ -1,13 +1,17 @@
-"""Alembic's entry into the application: where its database is, is read from its own odoo.conf."""
+"""Alembic's entry into a release: where the database is, the application's own code reads from its own odoo.conf."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from alembic import context
 from sqlalchemy import URL, create_engine, pool
 
-from opsproof.demo.application.settings import read_settings
+# The release that this file is in, and no other.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from shop.settings import read_settings
 
 
 def _url() -> URL:
