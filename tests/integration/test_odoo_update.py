@@ -139,13 +139,13 @@ def test_the_installed_modules_that_differ_are_updated_in_a_copy(shop: Applicati
     assert versions(shop) == {"base": "14.0.1.0", "sale": "14.0.2.0"}
     # Odoo has worked on the copy, by the code of the new release, and found the live one's files.
     touched = (shop.filestore / "checklist" / "touched").read_text()
-    assert second.turnover.intent.side in touched
+    assert second.exchange.intent.side in touched
     assert f"--addons-path={second.releases.path(second.release)}/addons" in touched
     assert [one.name for one in shop.filestore.parent.iterdir()] == [shop.name]
     # The very same modules in another release: nothing is updated.
     third = deploy(target, str(tmp_path / "release-14.0.2.0"))
     assert third.pending == ()
-    assert not third.turnover.has_swapped
+    assert not third.exchange.has_swapped
 
 
 @pytest.mark.parametrize("how", ["stuck", "fails"])

@@ -11,7 +11,7 @@ from opsproof.errors import ConfigurationError, OpsproofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import release_command
-from opsproof.procedures.deploy.deploying import releases_of
+from opsproof.procedures.deploy.changing import releases_of
 from opsproof.procedures.deploy.turnover import DEPLOYED, RESTORING, Turnover
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import database_exists

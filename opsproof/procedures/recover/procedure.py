@@ -19,7 +19,7 @@ from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.cleanup.leftovers import clear_leftovers
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
-from opsproof.procedures.deploy.deploying import releases_of
+from opsproof.procedures.deploy.changing import releases_of
 from opsproof.procedures.deploy.ending import is_of_a_release, plan_of
 from opsproof.procedures.recover.ending import Ending
 from opsproof.procedures.recover.unfinished import find_orphans, find_unfinished
