@@ -23,6 +23,7 @@ from opsproof.system.releases.package import Package
 from opsproof.system.releases.source import pack
 from opsproof.system.releases.upload import read_files, upload
 from opsproof.target import Connection
+from tests.lab import disks
 from tests.lab.ssh_server import SshServer, ssh_server
 
 __all__ = ["ssh_server"]
@@ -226,13 +227,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, timeout=20, check=False).returncode != 0:
-        pytest.skip("this account cannot mount")
-    try:
+    with disks.small_disk(folder, 2_000_000) as mounted:
+        if not mounted:
+            pytest.skip("this account cannot mount")
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True, timeout=20)
 
 
 @pytest.mark.parametrize("name", ["/etc/evil", "../evil", "a/../../evil", "link/evil"])
