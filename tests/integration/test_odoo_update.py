@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -14,6 +14,8 @@ from opsproof.journal import Journal, Redactor
 from opsproof.procedures.deploy.deploying import DeployRequest
 from opsproof.procedures.deploy.odooupdating import modules_of
 from opsproof.procedures.deploy.procedure import Deploy
+from opsproof.procedures.rollback.goingback import Going
+from opsproof.procedures.rollback.release import ReleaseRollback
 from opsproof.system.releases.package import PackedFile
 from opsproof.system.store import open_store
 from opsproof.target import DeploySettings, DirectoryStoreSettings, FilestoreSettings, Target
@@ -43,6 +45,24 @@ with psycopg.connect(host=options["db_host"], port=options["db_port"], user=opti
 files = pathlib.Path(options["data_dir"]) / "filestore" / name
 (files / "checklist" / "touched").write_text(json.dumps(sys.argv[1:]))
 """
+ROLLBACK_STEPS: tuple[Callable[[ReleaseRollback], object], ...] = (
+    ReleaseRollback.find_server,
+    ReleaseRollback.require_nothing_unfinished,
+    ReleaseRollback.choose_release,
+    ReleaseRollback.compare_database,
+    ReleaseRollback.examine,
+    ReleaseRollback.require_confirmation,
+    ReleaseRollback.take_lock,
+    ReleaseRollback.take_safety_backup,
+    ReleaseRollback.prepare_database,
+    ReleaseRollback.stop_services,
+    ReleaseRollback.change_database,
+    ReleaseRollback.flip,
+    ReleaseRollback.start_services,
+    ReleaseRollback.wait_for_health,
+    ReleaseRollback.validate,
+    ReleaseRollback.finish,
+)
 VERSIONS = "SELECT name, latest_version FROM ir_module_module WHERE state = 'installed' ORDER BY 1"
 
 
@@ -158,3 +178,47 @@ def test_an_update_that_fails_changes_nothing(shop: Application, tmp_path: Path,
     assert versions(shop) == before
     assert [one.name for one in shop.filestore.parent.iterdir()] == [shop.name]
     assert not (tmp_path / "srv" / "current").is_symlink()
+
+
+def test_a_rollback_without_a_backup_is_refused_and_says_which_one_to_bring_back(
+    shop: Application, tmp_path: Path
+) -> None:
+    target = target_of(shop, tmp_path)
+    first = deploy(target, write_release(tmp_path, "14.0.1.1"))
+    second = deploy(target, write_release(tmp_path, "14.0.2.0"))
+    third = deploy(target, write_release(tmp_path, "14.0.3.0"))
+    before = seen(shop, target)
+    # To the one before, and further down: each has the backup that was taken while it was live.
+    for release, its_data in (("", third.safety), (first.release, second.safety)):
+        with pytest.raises(ProofError, match="Odoo has no way down") as refused:
+            roll_back(target, Going(release))
+        assert refused.value.found == "others: sale"
+        assert refused.value.kept == "nothing was changed"
+        assert f"--to-release={release or second.release} --backup={its_data} " in refused.value.hint
+        assert seen(shop, target) == before
+    # What is to be typed works.
+    back = roll_back(target, Going(first.release, second.safety))
+    assert back.how == "backup"
+    assert versions(shop) == {"base": "14.0.1.0", "sale": "14.0.1.1"}
+    assert (tmp_path / "srv" / "current").readlink().name == first.release
+
+
+def seen(shop: Application, target: Target) -> tuple[object, ...]:
+    """Return all that a rollback would change: versions, databases with their comments, releases, and backups."""
+    with shop.server.connect() as connection:
+        query = "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE starts_with(datname, %s)"
+        databases = connection.execute(f"{query} ORDER BY 1".encode(), (shop.name,)).fetchall()
+    folder = Path(target.deploy_folder or "")
+    files = sorted(str(one) for one in (*folder.glob("*"), *folder.glob("releases/*"), *folder.parent.glob("store/**")))
+    return versions(shop), databases, files, (folder / "current").readlink()
+
+
+def roll_back(target: Target, going: Going) -> ReleaseRollback:
+    """Go through all the steps of the action."""
+    procedure = ReleaseRollback(target, open_store(target.store, ""), Journal(None, Redactor()), going)
+    try:
+        for step in ROLLBACK_STEPS:
+            step(procedure)
+    finally:
+        procedure.close()
+    return procedure

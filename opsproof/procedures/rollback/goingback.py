@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
@@ -217,6 +218,7 @@ class GoingBack(Changing):
         place = place_of(self.target.database, self.target.database.name)
         there = update.migrations.plan(place)
         if self.choice is not None:
+            self._require_known(self.choice, there.history.by_id)
             return
         unknown = [one for one in there.heads if one not in there.history.by_id]
         if not unknown:
@@ -231,6 +233,19 @@ class GoingBack(Changing):
                 )
             return
         self._plan_down(place, there.history.heads_of(there.history.by_id))
+
+    def _require_known(self, choice: Choice, revisions: Collection[str]) -> None:
+        """Refuse a backup of a newer release's database: the older code could not work with it."""
+        applied = choice.sidecar.manifest.alembic_revisions if choice.sidecar else ()
+        unknown = [one for one in applied if one not in revisions]
+        if unknown:
+            raise ProofError(
+                f"{choice.id} is at a revision that release {self.release} does not know",
+                expected=f"a backup that was taken while {self.release} was live",
+                found=", ".join(unknown),
+                kept=UNTOUCHED,
+                hint=self._with_backup(),
+            )
 
     def _plan_down(self, place: Place, goal: tuple[str, ...]) -> None:
         """Plan the way down with the scripts of the release that is live: the other one has them no more."""
@@ -278,8 +293,9 @@ class GoingBack(Changing):
             )
 
     def _with_backup(self) -> str:
-        entry = next((one for one in reversed(self._ledger) if one.release == self.layout.current and one.backup), None)
-        backup = entry.backup if entry else "ID"
+        # The newest of those that were taken while that release was live.
+        known = (one.backup for one in reversed(self._ledger) if one.previous == self.release and one.backup)
+        backup = next(known, "ID")
         return (
             f"{release_command(self.target, self.release)} --backup={backup}   brings back the data of before, too:"
             f" what was written since is lost\n{listing_command(self.target)}   shows the backups"
