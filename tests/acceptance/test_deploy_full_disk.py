@@ -22,6 +22,7 @@ def test_a_disk_that_fills_up_while_the_release_is_uploaded(wheel_postgres: Post
     with deployable(wheel_postgres) as shop, small_disk(shop.folder, DISK) as mounted:
         if not mounted:
             pytest.skip("this account cannot mount")
+        shop.describe(health_timeout=15)
         shop.run_through(shop.write_release("one"))
         before = shop.look()
         source = Path(shop.write_release("two"))

@@ -55,6 +55,7 @@ class Beginning:
 @pytest.fixture
 def beginning(wheel_postgres: PostgresServer) -> Iterator[Beginning]:
     with deployable(wheel_postgres) as shop:
+        shop.describe(health_timeout=15)
         shop.app.server.drop_database(shop.app.name)
         yield Beginning(shop, shop.write_release("one", COUPON, wants=WANTS_COUPON))
 

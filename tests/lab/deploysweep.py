@@ -18,6 +18,8 @@ from tests.lab.rollbacklab import require_nothing_left
 
 OLD, NEW = "old", "new"
 LEDGER = ".opsproof-ledger.jsonl"
+# Nobody is ill here: however busy the machine is, the service comes up in this time.
+PATIENCE = {"health_timeout": 15}
 
 
 @dataclass
@@ -120,6 +122,7 @@ class DeployGround:
 def deploy_ground(server: PostgresServer, *, migrates: bool) -> Iterator[DeployGround]:
     """Make a ground whose second release is deployed; all of it is gone after the block."""
     with deployable(server) as shop:
+        shop.describe(**PATIENCE)
         shop.must_deploy(shop.write_release("one"))
         release = shop.write_release("two", *([COUPON] if migrates else []))
         yield _ground_of(shop, (shop.current,), NEW, (f"--release={release}",), migrates=migrates)
@@ -135,6 +138,7 @@ def rollback_ground(server: PostgresServer, *, migrates: bool, with_backup: bool
         with_backup: Whether the backup before that release is to come back, in the place of a downgrade.
     """
     with deployable(server) as shop:
+        shop.describe(**PATIENCE)
         first = shop.run_through(shop.write_release("one")).release
         second = shop.run_through(shop.write_release("two", *([COUPON] if migrates else [])))
         # Named, so that the same command has a meaning whatever became of it.
