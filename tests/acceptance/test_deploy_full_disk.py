@@ -29,13 +29,9 @@ def test_a_disk_that_fills_up_while_the_release_is_uploaded(wheel_postgres: Post
         (source / "assets").write_bytes(os.urandom(RELEASE))
         with shop.app.project.begin(f"--release={source}", action=DEPLOY, env=ENVIRONMENT) as begun:
             begun.wait_until(lambda: any(passed("test_take_lock")(event) for event in begun.events()), 60)
-            taken = shop.folder / "taken"
-            taken.write_bytes(b"\0" * (DISK - RELEASE))
+            (shop.folder / "taken").write_bytes(b"\0" * (DISK - RELEASE))
             run = begun.finish()
         room, look = "room for 2,0", f"df -h {shop.folder}"
         require_failure(run, "test_upload", "could not be written", room, "No space left", look)
         shop.require_as_before(before)
         assert not list((shop.folder / "releases").glob(".*.u*")), "something of the release is left"
-        taken.unlink()
-        shop.run_through(str(source))
-        assert shop.look().version == "two"

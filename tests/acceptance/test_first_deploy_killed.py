@@ -78,7 +78,7 @@ def test_a_first_deploy_killed(beginning: Beginning, moment: str, happened: Call
         assert beginning.databases() == []
         assert not shop.current
         assert not [path for path in (shop.folder / "releases").glob("*") if path.is_dir()]
-        shop.must_deploy(beginning.release)
+        shop.run_through(beginning.release)
     now = shop.look()
     assert (now.version, beginning.databases()) == ("one", [shop.app.name])
     assert now.current in now.releases
