@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -18,23 +17,19 @@ from opsproof.inspection.schemas.losses import count_losses
 from opsproof.journal import Journal
 from opsproof.procedures.commands import listing_command, release_command
 from opsproof.procedures.confirmation import require_confirmation
-from opsproof.procedures.deploy.deploying import releases_of
+from opsproof.procedures.deploy.changing import Changing
 from opsproof.procedures.deploy.odooupdating import OdooUpdate, modules_of
 from opsproof.procedures.deploy.updating import AlembicUpdate, Code, missing_of, update_of
 from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.alembic.downgrade import read_downgrade
 from opsproof.system.alembic.migrations import Migrations, Place, place_of
-from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.server import (
     DatabaseFacts,
     Server,
     connect,
-    describe_database,
     own_search_path,
-    read_server,
 )
-from opsproof.system.releases.layout import Layout
 from opsproof.system.releases.ledger import Entry
 from opsproof.system.releases.upload import read_files
 from opsproof.system.store import Store
@@ -60,7 +55,7 @@ class Going:
     confirmed: bool = False
 
 
-class GoingBack:
+class GoingBack(Changing):
     """A first look at one target's releases, and at what its database has to do with them.
 
     Attributes:
@@ -68,27 +63,18 @@ class GoingBack:
             `backup`.
     """
 
-    server: Server
     facts: DatabaseFacts
-    layout: Layout
-    release: str
     choice: Choice | None = None
     descent: Descent | None = None
     how: Literal["stays", "downgrade", "backup"] = "stays"
 
     def __init__(self, target: Target, store: Store, journal: Journal, going: Going) -> None:
-        self.target = target
-        self.store = store
-        self.journal = journal
+        super().__init__(target, store, journal)
         self.going = going
-        self.host = Host(target.connection)
-        self.releases = releases_of(target)
-        self.moment = datetime.now(UTC)
         self.migrations: Migrations | None = None
         self.reasons: tuple[str, ...] = ()
         self.revision = ""
         self._ledger: tuple[Entry, ...] = ()
-        self._undo = ExitStack()
 
     def find_server(self) -> Server:
         """Find out what server answers, with the live database on it.
@@ -96,25 +82,12 @@ class GoingBack:
         Raises:
             DatabaseError: Nothing answers, or there is no such database.
         """
-        address = self.target.database
-        with maintenance(address) as connection:
-            self.server = read_server(connection)
         try:
-            with connect(address) as connection:
-                self.facts = describe_database(connection)
+            return super().find_server()
         except DatabaseMissing as error:
             error.kept = UNTOUCHED
             error.hint = f"pytest actions/test_restore.py --env={self.target.environment}"
             raise
-        return self.server
-
-    def require_nothing_unfinished(self) -> None:
-        """Refuse to begin where an earlier procedure was not brought to its end.
-
-        Raises:
-            ProofError: One was not.
-        """
-        require_nothing_unfinished(self.target)
 
     def choose_release(self) -> str:
         """Choose the release to go back to: the one that was named, or the one before the current one.
@@ -148,7 +121,7 @@ class GoingBack:
     @property
     def nothing_to_do(self) -> str:
         """Return why there is nothing to do; empty where there is something, or where nobody has looked yet."""
-        if hasattr(self, "release") and self.release == self.layout.current:
+        if self.release and self.release == self.layout.current:
             return f"release {self.release} is live already: nothing was done"
         return ""
 
@@ -247,6 +220,7 @@ class GoingBack:
         place = place_of(self.target.database, self.target.database.name)
         there = update.migrations.plan(place)
         if self.choice is not None:
+            self._require_known(self.choice, there.history.by_id)
             return
         unknown = [one for one in there.heads if one not in there.history.by_id]
         if not unknown:
@@ -261,6 +235,19 @@ class GoingBack:
                 )
             return
         self._plan_down(place, there.history.heads_of(there.history.by_id))
+
+    def _require_known(self, choice: Choice, revisions: Collection[str]) -> None:
+        """Refuse a backup of a newer release's database: the older code could not work with it."""
+        applied = choice.sidecar.manifest.alembic_revisions if choice.sidecar else ()
+        unknown = [one for one in applied if one not in revisions]
+        if unknown:
+            raise ProofError(
+                f"{choice.id} is at a revision that release {self.release} does not know",
+                expected=f"a backup that was taken while {self.release} was live",
+                found=", ".join(unknown),
+                kept=UNTOUCHED,
+                hint=self._with_backup(),
+            )
 
     def _plan_down(self, place: Place, goal: tuple[str, ...]) -> None:
         """Plan the way down with the scripts of the release that is live: the other one has them no more."""
@@ -308,8 +295,9 @@ class GoingBack:
             )
 
     def _with_backup(self) -> str:
-        entry = next((one for one in reversed(self._ledger) if one.release == self.layout.current and one.backup), None)
-        backup = entry.backup if entry else "ID"
+        # The newest of those that were taken while that release was live.
+        known = (one.backup for one in reversed(self._ledger) if one.previous == self.release and one.backup)
+        backup = next(known, "ID")
         return (
             f"{release_command(self.target, self.release)} --backup={backup}   brings back the data of before, too:"
             f" what was written since is lost\n{listing_command(self.target)}   shows the backups"
