@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from opsproof.errors import OpsproofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
-from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.procedures.restore.exchange import Exchange, Outage, explain_failed_undo
 from opsproof.procedures.restore.safety import take_safety_backup
+from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.postgres.scratch import drop_abandoned

@@ -16,10 +16,6 @@ from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.deploy.changing import Changing
 from opsproof.procedures.deploy.hooks import Hooks
 from opsproof.procedures.restore.workspace import Workspace
-from opsproof.procedures.restore.exchange import Outage
-from opsproof.procedures.restore.workspace import Workspace
-from opsproof.procedures.unfinished import require_nothing_unfinished
-from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.server import Server
 from opsproof.system.releases.package import Package

@@ -7,7 +7,6 @@ not brought to its end.
 from __future__ import annotations
 
 import shlex
-import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -24,7 +23,6 @@ from opsproof.procedures.deploy.deploying import Deploying, DeployRequest
 from opsproof.procedures.deploy.hooks import Ran
 from opsproof.procedures.deploy.turnover import DEPLOYED, free_names, options_of
 from opsproof.procedures.deploy.updating import Code, Update, update_of
-from opsproof.procedures.restore.exchange import explain_failed_undo
 from opsproof.procedures.restore.neutralizing import Neutralizing, Purpose
 from opsproof.procedures.restore.safety import build_from_safety_backup, take_safety_backup
 from opsproof.system.postgres.databases import create_side, drop_database

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from opsproof.archive.names import sidecar_name
-from opsproof.archive.names import sidecar_name
-from opsproof.inspection.validation import Validated, validate
 from opsproof.journal import Journal
 from opsproof.procedures.deploy.deployed import DeployOutcome
 from opsproof.procedures.deploy.deploying import DeployRequest

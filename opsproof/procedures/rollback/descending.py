@@ -30,7 +30,6 @@ from opsproof.procedures.intervening import Intervening
 from opsproof.procedures.rollback.precedent import find_precedent
 from opsproof.procedures.rollback.rehearsal import Wanted
 from opsproof.procedures.rollback.scratch import schemas_of
-from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.alembic.downgrade import read_downgrade
 from opsproof.system.alembic.migrations import Migrations, Place, Planned, place_of
 from opsproof.system.postgres.catalog import read_schema

@@ -20,7 +20,6 @@ from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.deploy.changing import Changing
 from opsproof.procedures.deploy.odooupdating import OdooUpdate, modules_of
 from opsproof.procedures.deploy.updating import AlembicUpdate, Code, missing_of, update_of
-from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.alembic.downgrade import read_downgrade
 from opsproof.system.alembic.migrations import Migrations, Place, place_of
 from opsproof.system.postgres.maintenance import maintenance
