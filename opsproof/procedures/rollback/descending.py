@@ -170,7 +170,7 @@ class Descending:
         with maintenance(self.target.database) as connection:
             self.findings = require(examine_rollback(connection, self.target, self.facts), "a rollback")
         for finding in self.findings:
-            self.journal.warn(f"{finding.subject}: {finding.expected}: {finding.found}")
+            self.journal.warn(f"{finding.subject}: wanted {finding.expected}; found {finding.found}")
         return self.findings
 
     def compare_with_migrations(self) -> int:
