@@ -191,9 +191,8 @@ class Recover:
         done += self._clear_away()
         for line in done:
             self.journal.warn(f"recovered: {line}")
-        is_whole = f"{self.target.database.name!r} is whole"
         again = [AGAIN] if self._is_in_the_way_of_an_undo() else []
-        self.verdict = (*done, is_whole, *again) if done else ("nothing was unfinished",)
+        self.verdict = (*done, *again) if done else ("nothing was unfinished",)
         return done
 
     def check_application(self) -> int:
@@ -213,6 +212,7 @@ class Recover:
                 kept=f"{self.target.database.name!r} is live, works, and finds its files",
                 hint=recover_command(self.target),
             )  # fmt: skip
+        self.verdict += (f"{self.target.database.name!r} is whole",)
         return found
 
     def close(self) -> None:
