@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from opsproof.errors import DatabaseMissing, MigrationError
+from opsproof.inspection.application import check_files_of
 from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.inspection.schemas.descent import (
@@ -165,8 +166,10 @@ class Descending:
         """Look for what would be in the way on the server, and tell it all at once. Return what is only worth knowing.
 
         Raises:
-            ProofError: Something is in the way.
+            ProofError: Something is in the way, or files are missing already: the look afterwards would undo it all.
         """
+        with connect(self.target.database) as live:
+            check_files_of(live, self.host, self.target.filestore, kept="nothing was changed")
         with maintenance(self.target.database) as connection:
             self.findings = require(examine_rollback(connection, self.target, self.facts), "a rollback")
         for finding in self.findings:
