@@ -48,7 +48,8 @@ class TestBackups:
         last = next((one for one in reversed(drills.drills) if one.rto is not None), None)
         if last is None or last.rto is None:
             pytest.skip(
-                f"no drill of {target.name} was recorded: pytest actions/test_drill.py --env={target.environment}"
+                f"no drill of {target.name} has measured a restore:"
+                f" pytest actions/test_drill.py --env={target.environment}"
             )
         check_restore_time(last.rto, rto, last.ended, target.environment)
 

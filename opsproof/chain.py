@@ -128,7 +128,8 @@ def command(arguments: Sequence[str]) -> int:
             parser.error(f"{error.filename or path} cannot be read: {error.strerror}")
         except ImportError:
             parser.error(
-                "a signature is verified by cryptography, which is not here: pip install 'opsproof[encryption]'"
+                "a signature is verified by cryptography, which is not here:"
+                " pip install -e '.[encryption]' in opsproof's clone"
             )
         except ValueError as error:
             parser.error(f"{options.key} is no public Ed25519 key in PEM: {error}")

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif command == "release":
             write_release(options.name, options.folder)
             print(f"release {options.name} of the demo's application is in {options.folder}; deploy it:")
-            print(f"pytest actions/test_deploy.py --release={shlex.quote(str(options.folder))}")
+            print(f"./bootstrap demo pytest actions/test_deploy.py --release={shlex.quote(str(options.folder))}")
         elif command == "reset":
             print("the demo is wiped" if reset(_say) else "there was no demo")
         else:

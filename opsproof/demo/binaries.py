@@ -33,7 +33,7 @@ def require_extra() -> None:
             expected=", ".join(_PACKAGES),
             found="no " + ", ".join(missing),
             kept="nothing was started",
-            hint="pip install 'opsproof[demo]'  (or name another environment: --env=…)",
+            hint="./bootstrap demo COMMAND   in opsproof's clone (or name another environment: --env=…)",
         )
 
 

@@ -14,13 +14,14 @@ from opsproof.target import FilestoreSettings
 SHOWN = 10
 
 
-def check_files_of(connection: Connection, host: Host, filestore: FilestoreSettings | None) -> int:
+def check_files_of(connection: Connection, host: Host, filestore: FilestoreSettings | None, *, kept: str = "") -> int:
     """Look whether every attachment that the database names is in the filestore. Return how many there are.
 
     Args:
         connection: To the database.
         host: Where its files are.
         filestore: Where its files are; None where it keeps none.
+        kept: What an error says of what was left as it was.
 
     Raises:
         ProofError: More are missing than the inventory accepts.
@@ -38,7 +39,8 @@ def check_files_of(connection: Connection, host: Host, filestore: FilestoreSetti
             f"{len(missing):,} attachments are not in the filestore",
             expected=f"each of {len(names):,} files below {filestore.path}",
             found=", ".join(sorted(missing)[:SHOWN]) + (" ..." if len(missing) > SHOWN else ""),
-            hint=f"check {filestore.origin}",
+            kept=kept,
+            hint=f"check {filestore.origin}; for files lost long ago, set accept_missing_files: {len(missing)}",
         )
     return len(names)
 

@@ -203,7 +203,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--report-html",
         metavar="FILE",
-        help="write a report of the run: one HTML file that needs no network; pip install 'opsproof[report]'",
+        help="write a report of the run: one HTML file that needs no network; pip install -e '.[report]'",
     )
     group.addoption(
         "--report-md", metavar="FILE", help="write a short report of the run, for the comment of a merge request"

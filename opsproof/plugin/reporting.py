@@ -27,7 +27,7 @@ from opsproof.report.reading import read_story
 from opsproof.report.story import Story
 
 NEEDED = ("jinja2", "matplotlib")
-INSTALL = "pip install 'opsproof[report]'"
+INSTALL = "pip install -e '.[report]'   in opsproof's clone"
 HEAD_BYTES = 1000
 # Both kinds of report say in their first bytes that they are one.
 MARKS = (b'<meta name="generator" content="opsproof report">', b"<!-- opsproof report -->")

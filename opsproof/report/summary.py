@@ -40,7 +40,14 @@ def lines(results: Results) -> Iterator[str]:
         for target, verdict in ends.items():
             yield f"{target}: {told}"
             yield from (f"  {line}" for line in verdict)
-    ended = (results.outcomes, results.restored, results.rolled_back, results.drilled, results.cleaned)
+    ended = (
+        results.outcomes,
+        results.restored,
+        results.rolled_back,
+        results.drilled,
+        results.recovered,
+        results.cleaned,
+    )
     for target, plan in results.plans.items():
         if not any(target in done for done in ended):
             yield f"{target}: the plan"

@@ -129,7 +129,7 @@ def test_a_report_without_its_extra_is_refused_at_the_start(project: Project) ->
     run = project.run("--report-html=run.html", environ={"PYTHONPATH": str(project.folder)})
     assert run.status == 4, run.output
     assert "  kept:     nothing was run" in run.output
-    assert "pip install 'opsproof[report]'" in run.output
+    assert "pip install -e '.[report]'" in run.output
     assert not project.logs.exists()
 
 

@@ -209,6 +209,23 @@ def test_nobody_said_what_to_roll_back(shop: Migrated) -> None:
     assert run.cases == ()
 
 
+def test_files_that_are_missing_already_are_told_before_the_outage(wheel_postgres: PostgresServer) -> None:
+    """The look afterwards would find them missing, and undo everything."""
+    with migrated(wheel_postgres) as shop:
+        files = shop.folder / "files"
+        files.mkdir()
+        shop.execute(
+            "CREATE TABLE ir_attachment (store_fname text)", "INSERT INTO ir_attachment VALUES ('ab/abc'), ('cd/cde')"
+        )
+        shop.describe(filestore={"path": str(files), "content_addressed": True})
+        run = shop.rollback("--type=schema", "--to-revision=-1")
+        assert run.status == 1, run.output
+        assert run.failed_step().step == "test_nothing_is_in_the_way"
+        assert "2 attachments are not in the filestore" in run.output
+        assert "nothing was changed" in run.failed_step().message
+        assert (shop.backups(), shop.databases()) == ([], [])
+
+
 def test_a_protected_target_shows_its_plan_and_waits_for_its_name(shop: Migrated) -> None:
     shop.describe(protected=True)
     try:

@@ -119,6 +119,22 @@ def test_every_command_of_a_tutorial_does_what_it_says(name: str, environ: dict[
 
 
 @pytest.mark.slow
+def test_a_backup_refuses_without_the_filestore_and_passes_with_it(environ: dict[str, str], tmp_path: Path) -> None:
+    """The application goes on writing meanwhile, and makes no filestore of its own in that place."""
+    folder, refused = DemoFolder(Path(environ["OPSPROOF_DEMO_DIR"])), []
+    filestore = folder.path / "shop" / "data" / "filestore" / "demo"
+    for command in commands_of("first-backup"):
+        if command["note"]:
+            filestore.rename(f"{filestore}.away")
+            refused.append(type_command(command, environ, tmp_path))
+            Path(f"{filestore}.away").rename(filestore)
+        else:
+            type_command(command, environ, tmp_path)
+    assert len(refused) == 1
+    assert "FilestoreError: Filestore not found: check data_dir in" in refused[0]
+
+
+@pytest.mark.slow
 def test_the_demo_is_deployed_to_and_goes_back_as_its_tutorial_says(environ: dict[str, str], tmp_path: Path) -> None:
     """Two releases with a migration between them, a broken one, and the way back: every row is kept."""
     folder, state = start_demo(environ)

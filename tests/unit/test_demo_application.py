@@ -25,7 +25,9 @@ from opsproof.demo.writer import ATTACHMENTS_KEPT, MESSAGES_KEPT, Writer
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings("127.0.0.1", free_ports(1)[0], "odoo", "demo", tmp_path, "127.0.0.1", 0, "no secret")
+    made = Settings("127.0.0.1", free_ports(1)[0], "odoo", "demo", tmp_path, "127.0.0.1", 0, "no secret")
+    made.filestore.mkdir(parents=True)
+    return made
 
 
 @pytest.fixture
@@ -93,6 +95,13 @@ def test_a_file_is_named_by_its_content_written_once_and_marked(settings: Settin
     assert filestore.read_file(settings, name) == b"paper"
     assert (settings.filestore / "checklist" / name).read_bytes() == b""
     assert list((settings.data_dir / "incoming").iterdir()) == []
+
+
+def test_a_filestore_that_was_moved_away_is_not_begun_anew(settings: Settings) -> None:
+    settings.filestore.rename(settings.data_dir / "away")
+    with pytest.raises(FileNotFoundError):
+        filestore.write_file(settings, b"paper")
+    assert not settings.filestore.exists()
 
 
 def test_without_its_database_the_application_is_not_healthy(application: http.client.HTTPConnection) -> None:

@@ -92,7 +92,7 @@ def test_a_missing_part_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ConfigurationError) as caught:
         require_extra()
     assert caught.value.found == "no moto"
-    assert "pip install 'opsproof[demo]'" in caught.value.hint
+    assert "./bootstrap demo" in caught.value.hint
 
 
 def test_the_lock_lets_one_in_at_a_time_also_past_a_reset(folder: DemoFolder) -> None:

@@ -47,7 +47,7 @@ def test_the_command_writes_a_release_and_says_how_it_is_deployed(
 ) -> None:
     folder = tmp_path / "two words"
     assert main(["release", "1.1", str(folder)]) == 0
-    assert f"pytest actions/test_deploy.py --release='{folder}'" in capsys.readouterr().out
+    assert f"./bootstrap demo pytest actions/test_deploy.py --release='{folder}'" in capsys.readouterr().out
     assert (folder / "shop" / "addon_reviews.py").is_file()
     assert not (folder / "shop" / "addon_answers.py").exists()
     (folder / "REVISION").write_text("my own\n")

@@ -92,7 +92,11 @@ def test_a_rollback_says_what_went_and_how_to_go_forward_again() -> None:
 
 
 def test_what_a_cleanup_or_a_recovery_did_is_told() -> None:
-    results = summary.Results(recovered={"erp": ("swapped back",)}, cleaned={"shop": ("3 backups removed", "1.0 GB")})
+    results = summary.Results(
+        recovered={"erp": ("swapped back",)},
+        cleaned={"shop": ("3 backups removed", "1.0 GB")},
+        plans={"erp": ["swap back"]},
+    )
     assert list(summary.lines(results)) == [
         "erp: recovered",
         "  swapped back",

@@ -63,7 +63,7 @@ def load_pyrage() -> Any:
             expected="the extra `encryption` of opsproof",
             found=str(error),
             kept=KEPT,
-            hint="pip install 'opsproof[encryption]'",
+            hint="pip install -e '.[encryption]'   in opsproof's clone",
         ) from error
 
 

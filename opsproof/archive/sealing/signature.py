@@ -225,5 +225,5 @@ def _cryptography(module: str) -> Any:
             expected="the extra `encryption` of opsproof",
             found=str(error),
             kept=KEPT,
-            hint="pip install 'opsproof[encryption]'",
+            hint="pip install -e '.[encryption]'   in opsproof's clone",
         ) from error

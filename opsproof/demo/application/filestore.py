@@ -14,12 +14,16 @@ def write_file(settings: Settings, content: bytes) -> str:
     """Write a content, unless it is there, and return its name below the filestore.
 
     The file appears whole or not at all: it is written in data_dir, outside the filestore, and renamed into it. As in
-    Odoo, a marker in `checklist/` tells the clean-up to look later whether a row names it.
+    Odoo, a marker in `checklist/` tells the clean-up to look later whether a row names it. The filestore itself is
+    never made here: one that was moved away would be begun anew, empty, and nobody would notice.
+
+    Raises:
+        FileNotFoundError: There is no filestore.
     """
     name = file_name(content)
     target = settings.filestore / name
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         incoming = settings.data_dir / "incoming"
         incoming.mkdir(exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=incoming)
@@ -52,5 +56,6 @@ def file_name(content: bytes) -> str:
 def mark_for_cleanup(settings: Settings, name: str) -> None:
     """Leave the empty marker by which the daily clean-up finds files that no row may name any more."""
     marker = settings.filestore / "checklist" / name
-    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.parent.parent.mkdir(exist_ok=True)
+    marker.parent.mkdir(exist_ok=True)
     marker.touch()

@@ -45,6 +45,7 @@ def seed(settings: Settings) -> bool:
         connection.execute("LOCK TABLE ir_config_parameter IN SHARE ROW EXCLUSIVE MODE")
         if connection.execute("SELECT 1 FROM ir_config_parameter LIMIT 1").fetchone():
             return False
+        settings.filestore.mkdir(parents=True, exist_ok=True)
         sample = draw_sample()
         _copy(connection, "res_partner", sample.contacts)
         _copy(connection, "sale_order", sample.orders)

@@ -78,7 +78,7 @@ def add_to_server(
         needed[data.stat().st_dev].append(("the database", data, size))
     except OSError:
         yield Finding(
-            ROOM, f"{size:,} bytes free where the server keeps its data", "its disk cannot be looked at from here",
+            ROOM, f"{size:,} bytes free where the server keeps its data", "a disk that cannot be looked at from here",
             "df on the server, in the folder that SHOW data_directory tells a superuser", blocks=False,
         )  # fmt: skip
 

@@ -114,7 +114,7 @@ class Deploying(Changing):
         findings = [*self._examine_room(), *self._examine_link(), *self._examine_database()]
         found = require(findings, "a deploy")
         for one in found:
-            self.journal.warn(f"{one.subject}: {one.expected}: {one.found}")
+            self.journal.warn(f"{one.subject}: wanted {one.expected}; found {one.found}")
         return found
 
     def require_confirmation(self) -> None:

@@ -126,7 +126,7 @@ class Drilling(Examination):
             )
             self.findings = require([*examine(situation), *self._files.examine(self.backup)], "a drill")
         for finding in self.findings:
-            self.journal.warn(f"{finding.subject}: {finding.expected}: {finding.found}")
+            self.journal.warn(f"{finding.subject}: wanted {finding.expected}; found {finding.found}")
         self.neutralizing = self._decide()
         return self.findings
 

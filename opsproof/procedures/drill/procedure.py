@@ -163,7 +163,8 @@ class Drill(Rebuilding):
                 agreed=Agreement(consent.data_loss, consent.drift),
                 journal=self.journal,
             )
-        self._checks.append(f"rolled back by {len(rehearsed.steps)} revisions to {consent.revision}")
+        undone = "1 revision" if len(rehearsed.steps) == 1 else f"{len(rehearsed.steps)} revisions"
+        self._checks.append(f"rolled back by {undone} to {', '.join(descent.planned.left) or 'base'}")
         return rehearsed
 
     def meet_objectives(self) -> tuple[RecoveryTime, RecoveryPoint]:

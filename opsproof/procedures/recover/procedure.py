@@ -194,10 +194,8 @@ class Recover:
         for line in done:
             self.journal.warn(f"recovered: {line}")
         self.is_live = self._exists() or self.unfinished is None or self.unfinished[1].had_live
-        name = self.target.database.name
-        is_whole = f"{name!r} is whole" if self.is_live else f"there is no database {name!r}, as before"
         again = [AGAIN] if self._is_in_the_way_of_an_undo() else []
-        self.verdict = (*done, is_whole, *again) if done else ("nothing was unfinished",)
+        self.verdict = (*done, *again) if done else ("nothing was unfinished",)
         return done
 
     def check_application(self) -> int:
@@ -218,6 +216,8 @@ class Recover:
                 kept="what is live works, and finds its files" if self.is_live else "no database is live, as before",
                 hint=recover_command(self.target),
             )  # fmt: skip
+        name = self.target.database.name
+        self.verdict += (f"{name!r} is whole" if self.is_live else f"there is no database {name!r}, as before",)
         return found
 
     def close(self) -> None:

@@ -187,7 +187,7 @@ class Examination:
         )
         self.findings = require([*examine(situation), *self._files.examine(self.backup)])
         for finding in self.findings:
-            self.journal.warn(f"{finding.subject}: {finding.expected}: {finding.found}")
+            self.journal.warn(f"{finding.subject}: wanted {finding.expected}; found {finding.found}")
         self.neutralizing = self._decide()
         return self.findings
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from opsproof.errors import DatabaseMissing, MigrationError
+from opsproof.inspection.application import check_files_of
 from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.inspection.schemas.descent import (
@@ -149,12 +150,14 @@ class Descending(Intervening):
         """Look for what would be in the way on the server, and tell it all at once. Return what is only worth knowing.
 
         Raises:
-            ProofError: Something is in the way.
+            ProofError: Something is in the way, or files are missing already: the look afterwards would undo it all.
         """
+        with connect(self.target.database) as live:
+            check_files_of(live, self.host, self.target.filestore, kept="nothing was changed")
         with maintenance(self.target.database) as connection:
             self.findings = require(examine_rollback(connection, self.target, self.facts), "a rollback")
         for finding in self.findings:
-            self.journal.warn(f"{finding.subject}: {finding.expected}: {finding.found}")
+            self.journal.warn(f"{finding.subject}: wanted {finding.expected}; found {finding.found}")
         return self.findings
 
     def compare_with_migrations(self) -> int:

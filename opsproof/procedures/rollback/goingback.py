@@ -10,6 +10,7 @@ from typing import Literal
 from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.choosing import choose_backup
 from opsproof.errors import ConfigurationError, DatabaseMissing, MigrationError, ProofError
+from opsproof.inspection.application import check_files_of
 from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.inspection.schemas.descent import Descent, require_consent_to_loss, require_reversible
@@ -159,8 +160,11 @@ class GoingBack(Changing):
         """Look for what would be in the way on the server. Return what is only worth knowing.
 
         Raises:
-            ProofError: Something is in the way.
+            ProofError: Something is in the way, or files are missing already: the look afterwards would undo it all.
         """
+        if self.how != "backup":  # a backup brings its files
+            with connect(self.target.database) as live:
+                check_files_of(live, self.host, self.target.filestore, kept="nothing was changed")
         if self.how == "stays":
             return ()
         with maintenance(self.target.database) as connection:
