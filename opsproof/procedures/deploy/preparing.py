@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import getpass
 import secrets
-import shlex
 import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from opsproof.archive.catalogue.choosing import LATEST, choose_backup
-from opsproof.errors import HostError, OpsproofError, StoreError
+from opsproof.errors import OpsproofError, StoreError
 from opsproof.inspection.finding import require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.inspection.schemas.schemastate import state_of
@@ -34,21 +33,10 @@ from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.scratch import drop_abandoned
 from opsproof.system.postgres.server import connect, describe_database
+from opsproof.system.releases.sharing import share
 from opsproof.system.releases.upload import read_files, upload
 from opsproof.system.store import Store
 from opsproof.target import Target, ValidationSettings
-
-# What is in the release under a shared path goes: what is shared takes its place.
-_SHARE = """
-cd -- "$0" || exit
-mkdir -p -- "$1/$(dirname -- "$2")" "$(dirname -- "$2")" || exit
-if [ ! -e "$1/$2" ]; then
-  if [ -f "$2" ] && [ "$3" != folder ]; then cp -p -- "$2" "$1/$2" || exit
-  else mkdir -- "$1/$2" || exit
-  fi
-fi
-rm -rf -- "$2" && ln -s -- "$1/$2" "$2"
-"""
 
 
 class Preparing(Deploying):
@@ -138,21 +126,12 @@ class Preparing(Deploying):
         """Let the shared paths of the release lead to what all releases share. Return them.
 
         Raises:
+            ProofError: The way to one leads out of the release.
             HostError: One cannot be made.
         """
         self.lock.check()
-        path, shared = str(self.releases.path(self.release)), str(self.releases.shared)
         for one in self.target.deploy.shared:
-            kind = "folder" if one.endswith("/") else ""
-            done = self.releases.host.run("sh", "-c", _SHARE, path, shared, one.rstrip("/"), kind, accept=range(256))
-            if done.status != 0:
-                raise HostError(
-                    f"{one} of the release could not be made to lead to {shared}",
-                    expected="a folder that the deploy_user may write",
-                    found=done.stderr.strip(),
-                    kept="what is live is as it was",
-                    hint=f"ls -ld {shared} {shlex.quote(f'{shared}/{one}')}",
-                )
+            share(self.releases, self.release, one)
         return self.target.deploy.shared
 
     def plan_update(self) -> tuple[str, ...]:
