@@ -9,12 +9,14 @@ from __future__ import annotations
 import getpass
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from opsproof.archive.catalogue.choosing import LATEST, choose_backup
-from opsproof.errors import OpsproofError, StoreError
+from opsproof.errors import DatabaseError, OpsproofError, StoreError
 from opsproof.inspection.finding import require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.inspection.schemas.schemastate import state_of
@@ -24,7 +26,7 @@ from opsproof.journal import Journal
 from opsproof.procedures.deploy.deploying import Deploying, DeployOutcome, DeployRequest
 from opsproof.procedures.deploy.hooks import Ran
 from opsproof.procedures.deploy.turnover import DEPLOYED, Turnover, free_names, options_of
-from opsproof.procedures.deploy.updating import Code, Update, update_of
+from opsproof.procedures.deploy.updating import Code, Update, require_same_kind, update_of
 from opsproof.procedures.restore.exchange import explain_failed_undo
 from opsproof.procedures.restore.neutralizing import Neutralizing, Purpose
 from opsproof.procedures.restore.safety import build_from_safety_backup, take_safety_backup
@@ -53,7 +55,8 @@ class Preparing(Deploying):
         self.release = ""
         self.pending: tuple[str, ...] = ()
         self.ran: list[Ran] = []
-        self._has_hooked = False
+        # Whether a hook has migrated the live database; and whether its backup is of this very run.
+        self._has_hooked = self._has_own_backup = False
         # Those of the last step, for its report.
         self.told: list[Ran] = []
         # The foreign keys that did not hold before either.
@@ -86,6 +89,7 @@ class Preparing(Deploying):
         if self.facts is not None:
             self.backup = self._fresh_backup()
             if not self.backup:
+                self._has_own_backup = True
                 with self.journal.phase("backup"):
                     self.backup = take_safety_backup(self.target, self.store, self.journal, "before deploy").id
         return self.backup
@@ -100,7 +104,7 @@ class Preparing(Deploying):
         self.lock.check()
         self.release = self.releases.next_name((*self.layout.names, *(one[1:15] for one in self.layout.hidden)))
         self.turnover = Turnover(self.target, self.host, self.releases, self._intent(), self.journal)
-        self.turnover.had_live = self.facts is not None
+        self.turnover.had_live, self.turnover.was_current = self.facts is not None, self.layout.current
         self._undo.callback(self._take_back)
         self.turnover.begin()
         with self.journal.phase("upload"):
@@ -115,8 +119,7 @@ class Preparing(Deploying):
             HostError: One failed, or did not end in time.
         """
         self.lock.check()
-        self._has_hooked = self._has_hooked or bool(self.hooks.of(moment))
-        with self.journal.phase("hooks"):
+        with self.journal.phase("hooks"), self._noting_migrations(moment):
             ran = self.hooks.run(moment, self.releases.path(self.release), self.previous)
         self.ran += ran
         self.told += ran
@@ -145,6 +148,8 @@ class Preparing(Deploying):
         before = read_files(self.releases.host, self.releases.path(self.previous)) if self.previous else {}
         code = Code(path, self.package.files, before)
         self.update = update_of(self.target, self.host, code, exists=self.facts is not None)
+        if self.previous:
+            require_same_kind(self.target, self.host, self.update, self.releases.path(self.previous))
         if self.facts is None:
             self.pending = self.update.initial()
         else:
@@ -246,6 +251,16 @@ class Preparing(Deploying):
         with connect(self.target.database) as connection:
             return state_of(connection)
 
+    @contextmanager
+    def _noting_migrations(self, moment: str) -> Iterator[None]:
+        """Note whether hooks migrate the live database: what somebody else does to it meanwhile is none of theirs."""
+        before = self._state() if self.hooks.of(moment) else ""
+        try:
+            yield
+        finally:
+            with suppress(DatabaseError):
+                self._has_hooked = self._has_hooked or (bool(before) and self._state() != before)
+
     def _make_side(self, intent: Intent) -> None:
         with maintenance(self.target.database) as connection:
             shape = describe_database(connection)
@@ -255,8 +270,10 @@ class Preparing(Deploying):
     def _take_back(self) -> None:
         if self.outcome is not None:
             return
+        # A backup of long ago would take along what was written since.
+        is_safe = self._has_hooked and self._has_own_backup
         try:
-            for line in self.turnover.take_back(self.store, has_hooked=self._has_hooked):
+            for line in self.turnover.take_back(self.store, has_hooked=is_safe):
                 self.journal.warn(f"undone: {line}")
         except OpsproofError as error:
             raise explain_failed_undo(self.target, self.turnover.intent, error) from error

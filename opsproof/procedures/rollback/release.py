@@ -56,6 +56,7 @@ class ReleaseRollback(GoingBack):
         self._undo.enter_context(self.releases.held())
         self.require_nothing_unfinished()
         self.releases.clear_unfinished()
+        self.require_same_database()
         planned = self.layout.current, self.release
         if (self.releases.look().current, self.choose_release()) != planned:
             raise ProofError(
