@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -339,7 +340,7 @@ class GoingBack:
             )
 
     def _with_backup(self) -> str:
-        backup = backup_of(self._ledger, self.release) or "ID"
+        backup = shlex.quote(backup_of(self._ledger, self.release) or "ID")
         return (
             f"{release_command(self.target, self.release)} --backup={backup}   brings back the data of before, too:"
             f" what was written since is lost\n{listing_command(self.target)}   shows the backups"
