@@ -81,7 +81,7 @@ class TestDeploy:
     def test_stop_services(self, deploy: Deploy) -> None:
         """The services are stopped: the outage begins."""
         # Each was seen to be down: to ask again would only make the outage longer.
-        assert deploy.stop_services() == len(deploy.turnover.services)
+        assert deploy.stop_services() == len(deploy.exchange.services)
 
     @pytest.mark.changes
     def test_update_database(self, deploy: Deploy) -> None:
@@ -96,13 +96,13 @@ class TestDeploy:
     @pytest.mark.changes
     def test_start_services(self, deploy: Deploy) -> None:
         """The services are started; that they stay up is seen once people can work again."""
-        assert deploy.start_services() == len(deploy.turnover.services)
+        assert deploy.start_services() == len(deploy.exchange.services)
 
     @pytest.mark.changes
     def test_application_is_healthy(self, deploy: Deploy) -> None:
         """The application answers: the outage ends. The services keep running."""
         assert deploy.wait_for_health().total >= 0
-        assert all(service.is_running() for service in deploy.turnover.services)
+        assert all(service.is_running() for service in deploy.exchange.services)
 
     @pytest.mark.changes
     def test_application_finds_its_data(self, deploy: Deploy, database: Connection) -> None:

@@ -381,7 +381,7 @@ class TestReleaseRollback:
     def test_stop_services(self, release_rollback: ReleaseRollback) -> None:
         """The services are stopped: the outage begins."""
         release_rollback.stop_services()
-        assert all(service.is_stopped() for service in release_rollback.turnover.services)
+        assert all(service.is_stopped() for service in release_rollback.exchange.services)
 
     @pytest.mark.changes
     def test_change_database(self, release_rollback: ReleaseRollback) -> None:
@@ -396,13 +396,13 @@ class TestReleaseRollback:
     @pytest.mark.changes
     def test_start_services(self, release_rollback: ReleaseRollback) -> None:
         """The services are started; that they stay up is seen once people can work again."""
-        assert release_rollback.start_services() == len(release_rollback.turnover.services)
+        assert release_rollback.start_services() == len(release_rollback.exchange.services)
 
     @pytest.mark.changes
     def test_application_is_healthy(self, release_rollback: ReleaseRollback) -> None:
         """The application answers: the outage ends. The services keep running."""
         assert release_rollback.wait_for_health().total >= 0
-        assert all(service.is_running() for service in release_rollback.turnover.services)
+        assert all(service.is_running() for service in release_rollback.exchange.services)
 
     @pytest.mark.changes
     def test_application_finds_its_data(self, release_rollback: ReleaseRollback, database: Connection) -> None:

@@ -60,6 +60,11 @@ class Intent:
     swap_xid: str = ""
     options: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def had_live(self) -> bool:
+        """Tell whether a database was live when it began: it is parked, or in place it is in its safety backup."""
+        return bool(self.parked or self.safety) or self.stage == "in place"
+
     def to_json(self) -> str:
         """Return it as one line of ASCII."""
         return json.dumps(asdict(self))

@@ -14,6 +14,7 @@ from opsproof.procedures.recover.procedure import Recover
 from opsproof.procedures.restore.examination import Request
 from opsproof.procedures.restore.procedure import Restore
 from opsproof.system.hosts.host import Host
+from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.server import Connection, connect
 from opsproof.system.services.service import Service, services_of
 from opsproof.system.store import Store
@@ -58,6 +59,14 @@ def database(target: Target) -> Iterator[Connection]:
     """A connection to the target's database, for one step."""
     with connect(target.database) as connection:
         yield connection
+
+
+@pytest.fixture
+def databases(target: Target) -> frozenset[str]:
+    """The names of the databases of the target's server that take connections, for one step."""
+    with maintenance(target.database) as connection:
+        rows = connection.execute("SELECT datname::text FROM pg_database WHERE datallowconn").fetchall()
+    return frozenset(name for (name,) in rows)
 
 
 @pytest.fixture(scope="class")

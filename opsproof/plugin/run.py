@@ -24,7 +24,7 @@ from opsproof.plugin.options import DEMO, Options, read_options
 from opsproof.plugin.redaction import redacted_records
 from opsproof.plugin.startup import reading_of
 from opsproof.procedures.backup.procedure import Outcome
-from opsproof.procedures.deploy.deploying import DeployOutcome
+from opsproof.procedures.deploy.deployed import DeployOutcome
 from opsproof.procedures.drill.drilled import DrillOutcome
 from opsproof.procedures.restore.procedure import RestoreOutcome
 from opsproof.procedures.rollback.rolledback import RollbackOutcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from opsproof.procedures.deploy.deploying import DeployOutcome
+from opsproof.procedures.deploy.deployed import DeployOutcome
 from opsproof.report.quantities import show_seconds
 
 

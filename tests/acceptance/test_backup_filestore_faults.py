@@ -14,6 +14,7 @@ from opsproof.archive.manifest import read_sidecar
 from tests.lab.action_run import Project
 from tests.lab.application import Application, file_contents, running_application
 from tests.lab.backup_runs import describe
+from tests.lab.disks import small_disk
 from tests.lab.postgres_server import PostgresServer
 
 MIB = 1 << 20
@@ -121,19 +122,6 @@ def test_a_folder_that_is_not_content_addressed_is_copied_and_backed_up(
     assert file_contents(target / "filestore") == file_contents(folder)
     assert (target / "filestore" / "link").readlink() == Path("deep/er")
     assert list(folder.parent.glob(".*")) == []
-
-
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[bool]:
-    """Mount a tmpfs over a folder for as long as the block lasts; tell whether this account could."""
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, timeout=20
-    )
-    try:
-        yield done.returncode == 0
-    finally:
-        if done.returncode == 0:
-            subprocess.run(["umount", str(folder)], check=True, timeout=20)
 
 
 @pytest.fixture(scope="module")

@@ -118,9 +118,9 @@ def test_pruning_and_rolling_back_never_go_by_modification_times(shop: Deployabl
 def test_a_fresh_backup_stands_for_the_one_before(shop: Deployable) -> None:
     taken = shop.app.back_up()
     before = shop.app.backups()
-    assert shop.run_through(shop.write_release("one"), timedelta(minutes=10)).backup == taken
+    assert shop.run_through(shop.write_release("one"), timedelta(minutes=10)).safety == taken
     assert shop.app.backups() == before
-    assert shop.run_through(shop.write_release("two"), timedelta(microseconds=1)).backup != taken
+    assert shop.run_through(shop.write_release("two"), timedelta(microseconds=1)).safety != taken
 
 
 @pytest.mark.slow
@@ -169,7 +169,10 @@ def test_a_rollback_with_the_backup_brings_the_data_back(shop: Deployable) -> No
     one = shop.look()
     second = shop.run_through(shop.write_release("two", COUPON))
     shop.app.execute("INSERT INTO orders (id, name) VALUES (5000, 'since')")
-    back = shop.roll_back(f"--backup={second.backup}")
+    refused = shop.roll_back(f"--backup={shop.app.back_up()}")
+    own = f"--backup={second.safety}"
+    require_failure(refused, "test_database_goes_with_it", "does not know", "coupon_01", own)
+    back = shop.roll_back(own)
     assert back.status == 0, back.output
     now = shop.look()
     assert (now.version, now.contents) == ("one", one.contents)

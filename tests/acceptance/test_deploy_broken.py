@@ -12,7 +12,7 @@ import pytest
 
 from opsproof.errors import CommandFailed, MigrationError, ProofError
 from opsproof.journal import Journal, Redactor
-from opsproof.procedures.deploy.deploying import DeployOutcome
+from opsproof.procedures.deploy.deployed import DeployOutcome
 from opsproof.procedures.deploy.procedure import Deploy
 from opsproof.procedures.rollback.goingback import Going
 from opsproof.procedures.rollback.release import ReleaseRollback
@@ -154,7 +154,7 @@ def test_a_backup_that_does_not_go_with_the_release_is_refused_and_the_hint_name
     (first,) = [one.release for one in shop.procedure("").releases.ledger() if not one.previous]
     (second,) = [one.backup for one in shop.procedure("").releases.ledger() if one.previous == first]
     more = Script("note_01", "coupon_01", "op.add_column('orders', sa.Column('note', sa.String))", "pass")
-    third = shop.run_through(shop.write_release("three", COUPON, more)).backup
+    third = shop.run_through(shop.write_release("three", COUPON, more)).safety
     with pytest.raises(ProofError, match="does not go with release") as caught:
         compared(shop, Going(first, backup=third))
     assert "coupon_01" in caught.value.found

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +17,8 @@ from opsproof.journal import Journal, Redactor
 from opsproof.procedures.deploy.deploying import DeployRequest
 from opsproof.procedures.deploy.odoomodules import modules_of
 from opsproof.procedures.deploy.procedure import Deploy
+from opsproof.procedures.rollback.goingback import Going
+from opsproof.procedures.rollback.release import ReleaseRollback
 from opsproof.system.releases.package import PackedFile
 from opsproof.system.store import open_store
 from opsproof.target import DeploySettings, DirectoryStoreSettings, FilestoreSettings, Target
@@ -49,6 +51,24 @@ with psycopg.connect(host=options["db_host"], port=options["db_port"], user=opti
 files = pathlib.Path(options["data_dir"]) / "filestore" / name
 (files / "checklist" / "touched").write_text(json.dumps(sys.argv[1:]))
 """
+ROLLBACK_STEPS: tuple[Callable[[ReleaseRollback], object], ...] = (
+    ReleaseRollback.find_server,
+    ReleaseRollback.require_nothing_unfinished,
+    ReleaseRollback.choose_release,
+    ReleaseRollback.compare_database,
+    ReleaseRollback.examine,
+    ReleaseRollback.require_confirmation,
+    ReleaseRollback.take_lock,
+    ReleaseRollback.take_safety_backup,
+    ReleaseRollback.prepare_database,
+    ReleaseRollback.stop_services,
+    ReleaseRollback.change_database,
+    ReleaseRollback.flip,
+    ReleaseRollback.start_services,
+    ReleaseRollback.wait_for_health,
+    ReleaseRollback.validate,
+    ReleaseRollback.finish,
+)
 VERSIONS = "SELECT name, latest_version FROM ir_module_module WHERE state = 'installed' ORDER BY 1"
 
 
@@ -169,13 +189,13 @@ def test_the_installed_modules_that_differ_are_updated_in_a_copy(shop: Applicati
     assert versions(shop) == {"base": "14.0.1.3", "sale": "14.0.2.0"}
     # Odoo has worked on the copy, by the code of the new release, and found the live one's files.
     touched = (shop.filestore / "checklist" / "touched").read_text()
-    assert second.turnover.intent.side in touched
+    assert second.exchange.intent.side in touched
     assert f"--addons-path={second.releases.path(second.release)}/addons" in touched
     assert [one.name for one in shop.filestore.parent.iterdir()] == [shop.name]
     # The very same modules in another release: nothing is updated.
     third = deploy(target, str(tmp_path / "release-14.0.2.0"))
     assert third.pending == ()
-    assert not third.turnover.has_swapped
+    assert not third.exchange.has_swapped
     # But where the database is an older one meanwhile, as after a restore, that is seen by the version that it has.
     with shop.connect() as connection:
         connection.execute("UPDATE ir_module_module SET latest_version = '14.0.1.1' WHERE name = 'sale'")
@@ -193,7 +213,7 @@ def test_a_rehearsal_is_neutralized_and_what_is_live_is_not(shop: Application, t
     target = replace(target, deploy=replace(target.deploy, rehearse=True))
     found = deploy(target, write_release(tmp_path, "14.0.1.1"))
     seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
-    assert [one["database"] for one in seen] == [found.turnover.intent.side] * 2
+    assert [one["database"] for one in seen] == [found.exchange.intent.side] * 2
     assert [one["neutralized"] for one in seen] == [True, False]
 
 
@@ -260,3 +280,47 @@ def test_a_release_with_odoo_itself_is_updated_by_it(shop: Application, tmp_path
     found = deploy(replace(target, odoo_bin=None), str(release))
     assert found.pending == ("base", "sale")
     assert versions(shop)["sale"] == "14.0.1.1"
+
+
+def test_a_rollback_without_a_backup_is_refused_and_says_which_one_to_bring_back(
+    shop: Application, tmp_path: Path
+) -> None:
+    target = target_of(shop, tmp_path)
+    first = deploy(target, write_release(tmp_path, "14.0.1.1"))
+    second = deploy(target, write_release(tmp_path, "14.0.2.0"))
+    third = deploy(target, write_release(tmp_path, "14.0.3.0"))
+    before = seen(shop, target)
+    # To the one before, and further down: each has the backup that was taken while it was live.
+    for release, its_data in (("", third.safety), (first.release, second.safety)):
+        with pytest.raises(ProofError, match="Odoo has no way down") as refused:
+            roll_back(target, Going(release))
+        assert refused.value.found == "others: sale"
+        assert refused.value.kept == "nothing was changed"
+        assert f"--to-release={release or second.release} --backup={its_data} " in refused.value.hint
+        assert seen(shop, target) == before
+    # What is to be typed works.
+    back = roll_back(target, Going(first.release, second.safety))
+    assert back.how == "backup"
+    assert versions(shop) == {"base": "14.0.1.3", "sale": "14.0.1.1"}
+    assert (tmp_path / "srv" / "current").readlink().name == first.release
+
+
+def seen(shop: Application, target: Target) -> tuple[object, ...]:
+    """Return all that a rollback would change: versions, databases with their comments, releases, and backups."""
+    with shop.server.connect() as connection:
+        query = "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE starts_with(datname, %s)"
+        databases = connection.execute(f"{query} ORDER BY 1".encode(), (shop.name,)).fetchall()
+    folder = Path(target.deploy_folder or "")
+    files = sorted(str(one) for one in (*folder.glob("*"), *folder.glob("releases/*"), *folder.parent.glob("store/**")))
+    return versions(shop), databases, files, (folder / "current").readlink()
+
+
+def roll_back(target: Target, going: Going) -> ReleaseRollback:
+    """Go through all the steps of the action."""
+    procedure = ReleaseRollback(target, open_store(target.store, ""), Journal(None, Redactor()), going)
+    try:
+        for step in ROLLBACK_STEPS:
+            step(procedure)
+    finally:
+        procedure.close()
+    return procedure

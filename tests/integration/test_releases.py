@@ -18,6 +18,7 @@ from opsproof.system.releases.layout import Releases
 from opsproof.system.releases.ledger import LEDGER, Entry
 from opsproof.system.releases.upload import read_files, upload
 from opsproof.target import Connection
+from tests.lab import disks
 from tests.lab.releasing import ODD, deploy, names, packed, releases, source
 from tests.lab.ssh_server import SshServer, ssh_server
 
@@ -126,13 +127,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, timeout=20, check=False).returncode != 0:
-        pytest.skip("this account cannot mount")
-    try:
+    with disks.small_disk(folder, 2_000_000) as mounted:
+        if not mounted:
+            pytest.skip("this account cannot mount")
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True, timeout=20)
 
 
 def test_the_ledger_survives_a_line_that_was_cut_short(releases: Releases) -> None:

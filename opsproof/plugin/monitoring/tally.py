@@ -29,7 +29,7 @@ from opsproof.plugin.steps import (
     steps_of,
 )
 from opsproof.procedures.backup.procedure import Backup, Outcome
-from opsproof.procedures.deploy.deploying import DeployOutcome
+from opsproof.procedures.deploy.deployed import DeployOutcome
 from opsproof.procedures.restore.procedure import RestoreOutcome
 from opsproof.procedures.rollback.rolledback import RollbackOutcome
 from opsproof.target import Target

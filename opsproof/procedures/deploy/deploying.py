@@ -5,24 +5,19 @@ Each method is a step that changes nothing, and keeps what it found for later on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from opsproof.errors import ConfigurationError, DatabaseMissing, OpsproofError
 from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
+from opsproof.procedures.deploy.changing import Changing
 from opsproof.procedures.deploy.hooks import Hooks
-from opsproof.procedures.restore.exchange import Outage
 from opsproof.procedures.restore.workspace import Workspace
-from opsproof.procedures.unfinished import require_nothing_unfinished
-from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.maintenance import maintenance
-from opsproof.system.postgres.server import DatabaseFacts, Server, connect, describe_database, read_server
-from opsproof.system.releases.layout import Layout, Releases
+from opsproof.system.postgres.server import Server
 from opsproof.system.releases.package import Package
 from opsproof.system.releases.source import pack
 from opsproof.system.releases.upload import room_for
@@ -49,55 +44,7 @@ class DeployRequest:
     confirmed: bool = False
 
 
-@dataclass(frozen=True)
-class DeployOutcome:
-    """What a deploy, or a rollback to another release, came to, for the summary, the journal and the XML. Seconds.
-
-    Attributes:
-        event: `deployed` or `rolled back`.
-        release: What is current now.
-        revision: Of it.
-        source: What it was made from.
-        previous: What was current before; empty for nothing.
-        backup: The backup before.
-        parked: The database that was live before, where it was exchanged.
-        changes: What was done to the database, a line each.
-        outage: In which nobody could work.
-        hooks: What passed, and how long it took.
-        phases: Seconds by phase.
-    """
-
-    event: str
-    release: str
-    revision: str
-    source: str
-    previous: str
-    backup: str
-    parked: str
-    changes: tuple[str, ...]
-    outage: Outage
-    hooks: tuple[str, ...]
-    phases: Mapping[str, float]
-
-
-def releases_of(target: Target) -> Releases:
-    """Return the releases of a target.
-
-    Raises:
-        ConfigurationError: The inventory does not say where they are.
-    """
-    if not target.deploy_folder:
-        raise ConfigurationError(
-            f"Nothing says where the releases of {target.name} are",
-            expected="deploy_folder, and deploy_user, of the host in the inventory",
-            found="no deploy_folder",
-            kept="nothing was changed",
-            hint=f"give {target.name} `deploy_folder: /srv/app` and `deploy_user: app`",
-        )
-    return Releases(Host(target.connection).as_user(target.deploy_user or ""), target.deploy_folder)
-
-
-class Deploying:
+class Deploying(Changing):
     """A first look at one target, and at what is to be deployed there.
 
     Args:
@@ -108,20 +55,11 @@ class Deploying:
     """
 
     package: Package
-    server: Server
-    facts: DatabaseFacts | None
-    layout: Layout
 
     def __init__(self, target: Target, store: Store, journal: Journal, request: DeployRequest) -> None:
-        self.target = target
-        self.store = store
-        self.journal = journal
+        super().__init__(target, store, journal)
         self.request = request
-        self.host = Host(target.connection)
-        self.releases = releases_of(target)
         self.hooks = Hooks(target, self.releases.host, journal)
-        self.moment = datetime.now(UTC)
-        self._undo = ExitStack()
 
     def choose_release(self) -> Package:
         """Get the release, and pack it on this machine.
@@ -157,23 +95,11 @@ class Deploying:
         Raises:
             DatabaseError: Nothing answers.
         """
-        address = self.target.database
-        with maintenance(address) as connection:
-            self.server = read_server(connection)
         try:
-            with connect(address) as connection:
-                self.facts = describe_database(connection)
+            return super().find_server()
         except DatabaseMissing:
             self.facts = None
         return self.server
-
-    def require_nothing_unfinished(self) -> None:
-        """Refuse to begin where an earlier procedure was not brought to its end.
-
-        Raises:
-            ProofError: One was not.
-        """
-        require_nothing_unfinished(self.target)
 
     def examine(self) -> tuple[Finding, ...]:
         """Look at the folders, the room and the services. Return what is only worth knowing.

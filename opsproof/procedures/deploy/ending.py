@@ -11,7 +11,7 @@ from opsproof.errors import ConfigurationError, OpsproofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import release_command
-from opsproof.procedures.deploy.deploying import releases_of
+from opsproof.procedures.deploy.changing import releases_of
 from opsproof.procedures.deploy.turnover import DEPLOYED, RESTORING, Turnover
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import database_exists
@@ -34,6 +34,8 @@ def plan_of(intent: Intent) -> list[str]:
     removed = f"remove release {release}" if intent.options["event"] == DEPLOYED else f"release {release} stays"
     if intent.stage == "swapped" or (intent.stage == "stopping" and not intent.options["exchanges"]):
         return [f"start the services with release {release}, if it is current, and look at it", f"else {back}", removed]
+    if not intent.had_live:
+        return [f"drop {intent.side!r}: there was no {intent.live!r} before", back, removed]
     return [back, "start the services", removed, f"{intent.live!r} is as it was"]
 
 

@@ -6,9 +6,6 @@ not brought to its end.
 
 from __future__ import annotations
 
-import getpass
-import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,24 +13,22 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from opsproof.archive.catalogue.choosing import LATEST, choose_backup
-from opsproof.errors import DatabaseError, OpsproofError, StoreError
+from opsproof.errors import DatabaseError, StoreError
 from opsproof.inspection.finding import require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.inspection.schemas.schemastate import state_of
 from opsproof.inspection.validation import find_orphans, validate
 from opsproof.intent import Intent
 from opsproof.journal import Journal
-from opsproof.procedures.deploy.deploying import Deploying, DeployOutcome, DeployRequest
+from opsproof.procedures.deploy.deploying import Deploying, DeployRequest
 from opsproof.procedures.deploy.hooks import Ran
-from opsproof.procedures.deploy.turnover import DEPLOYED, Turnover, free_names, options_of
+from opsproof.procedures.deploy.turnover import DEPLOYED, free_names, options_of
 from opsproof.procedures.deploy.updating import Code, Update, require_same_kind, update_of
-from opsproof.procedures.restore.exchange import explain_failed_undo
 from opsproof.procedures.restore.neutralizing import Neutralizing, Purpose
 from opsproof.procedures.restore.safety import build_from_safety_backup, take_safety_backup
 from opsproof.system.postgres.databases import create_side, drop_database
-from opsproof.system.postgres.lock import Lock, hold_lock
+from opsproof.system.postgres.lock import Lock
 from opsproof.system.postgres.maintenance import maintenance
-from opsproof.system.postgres.scratch import drop_abandoned
 from opsproof.system.postgres.server import connect, describe_database
 from opsproof.system.releases.sharing import share
 from opsproof.system.releases.upload import read_files, upload
@@ -44,23 +39,16 @@ from opsproof.target import Target, ValidationSettings
 class Preparing(Deploying):
     """The first half of a deploy; arguments are those of `Deploying`."""
 
-    lock: Lock
-    turnover: Turnover
     update: Update
 
     def __init__(self, target: Target, store: Store, journal: Journal, request: DeployRequest) -> None:
         super().__init__(target, store, journal, request)
-        self.outcome: DeployOutcome | None = None
-        self.backup = ""
-        self.release = ""
         self.pending: tuple[str, ...] = ()
         self.ran: list[Ran] = []
-        # Whether a hook has migrated the live database; and whether its backup is of this very run.
-        self._has_hooked = self._has_own_backup = False
+        # A backup of long ago must not take along what was written since: only one of this very run is built from.
+        self._has_own_backup = False
         # Those of the last step, for its report.
         self.told: list[Ran] = []
-        # The foreign keys that did not hold before either.
-        self.orphans: frozenset[str] = frozenset()
 
     def take_lock(self) -> Lock:
         """Keep other runs off this target, and clear away what killed ones have left.
@@ -69,13 +57,7 @@ class Preparing(Deploying):
             DatabaseError: Another run is at work on it.
             ProofError: One has left something unfinished since.
         """
-        self.lock = self._undo.enter_context(hold_lock(self.target.database, "deploy"))
-        self._undo.enter_context(self.releases.held())
-        self.require_nothing_unfinished()
-        for name in self.releases.clear_unfinished():
-            self.journal.warn(f"release {name} of a run that was killed is removed")
-        for name in drop_abandoned(self.target.database):
-            self.journal.warn(f"{name!r} of an earlier look is dropped")
+        self._hold_releases("deploy")
         self.layout = self.releases.look()
         return self.lock
 
@@ -87,12 +69,12 @@ class Preparing(Deploying):
         """
         self.lock.check()
         if self.facts is not None:
-            self.backup = self._fresh_backup()
-            if not self.backup:
+            self.safety = self._fresh_backup()
+            if not self.safety:
                 self._has_own_backup = True
                 with self.journal.phase("backup"):
-                    self.backup = take_safety_backup(self.target, self.store, self.journal, "before deploy").id
-        return self.backup
+                    self.safety = take_safety_backup(self.target, self.store, self.journal, "before deploy").id
+        return self.safety
 
     def upload(self) -> PurePosixPath:
         """Send the release to its host, beside the live one, and read it back there. Return its folder.
@@ -103,10 +85,12 @@ class Preparing(Deploying):
         """
         self.lock.check()
         self.release = self.releases.next_name((*self.layout.names, *(one[1:15] for one in self.layout.hidden)))
-        self.turnover = Turnover(self.target, self.host, self.releases, self._intent(), self.journal)
-        self.turnover.had_live, self.turnover.was_current = self.facts is not None, self.layout.current
-        self._undo.callback(self._take_back)
-        self.turnover.begin()
+        self._begin(self._intent())
+        self.exchange.was_current = self.layout.current
+        if self.facts is None:
+            # Nothing else is there that could bear the intent.
+            self._make_side(self.exchange.intent)
+        self.exchange.begin()
         with self.journal.phase("upload"):
             path = upload(self.releases, self.release, self.package)
         self.journal.record("release uploaded", release=self.release, folder=str(path))
@@ -171,14 +155,6 @@ class Preparing(Deploying):
         """Tell whether rows are looked at afterwards: the database changes, or the inventory says what must hold."""
         return bool(self.pending) or self.target.validation != ValidationSettings()
 
-    def close(self) -> None:
-        """Take back what was not brought to its end: database, link, services, release, lock.
-
-        Raises:
-            OpsproofError: Something could not be taken back; its hint is what to type.
-        """
-        self._undo.close()
-
     def _fresh_backup(self) -> str:
         span = self.request.reuse_backup
         if span is None:
@@ -196,7 +172,7 @@ class Preparing(Deploying):
 
     def _rehearse(self) -> None:
         self.journal.info("the update is tried on a side database")
-        intent, name = self.turnover.intent, self.turnover.intent.side
+        intent, name = self.exchange.intent, self.exchange.intent.side
         with (
             self.journal.phase("rehearse"),
             build_from_safety_backup(self.target, self.store, self.journal, intent) as (side, _),
@@ -212,38 +188,18 @@ class Preparing(Deploying):
             drop_database(connection, name)
 
     def _intent(self) -> Intent:
-        name = self.target.database.name
         side, parked = free_names(self.target, self.moment)
-        intent = Intent(
-            procedure="deploy",
-            run=secrets.token_hex(4),
-            environment=self.target.environment,
-            target=self.target.name,
-            live=name,
-            side=side,
-            parked=parked if self.facts is not None else "",
-            backup=self.release,
-            safety=self.backup,
-            stage="building",
-            services=self.target.services,
-            since=datetime.now(UTC).isoformat(timespec="seconds"),
-            by=f"{getpass.getuser()}@{socket.gethostname()}",
-            options=dict(
-                options_of(
-                    self.release,
-                    self.previous,
-                    DEPLOYED,
-                    revision=self.package.revision,
-                    source=self.package.source,
-                    exchanges=False,
-                    state=self._state(),
-                )
-            ),
+        said = options_of(
+            self.release,
+            self.previous,
+            DEPLOYED,
+            revision=self.package.revision,
+            source=self.package.source,
+            exchanges=False,
+            state=self._state(),
         )
-        if self.facts is None:
-            # Nothing else is there that could bear it.
-            self._make_side(intent)
-        return intent
+        names = side, parked if self.facts is not None else ""
+        return self._intent_of("deploy", names, backup=self.release, safety=self.safety, options=said)
 
     def _state(self) -> str:
         if self.facts is None:
@@ -259,21 +215,11 @@ class Preparing(Deploying):
             yield
         finally:
             with suppress(DatabaseError):
-                self._has_hooked = self._has_hooked or (bool(before) and self._state() != before)
+                if self._has_own_backup and before and self._state() != before:
+                    self._has_hooked = True
 
     def _make_side(self, intent: Intent) -> None:
         with maintenance(self.target.database) as connection:
             shape = describe_database(connection)
             row = connection.execute("SELECT current_user::text").fetchone()
             create_side(connection, intent.side, shape, owner=row[0] if row else "")
-
-    def _take_back(self) -> None:
-        if self.outcome is not None:
-            return
-        # A backup of long ago would take along what was written since.
-        is_safe = self._has_hooked and self._has_own_backup
-        try:
-            for line in self.turnover.take_back(self.store, has_hooked=is_safe):
-                self.journal.warn(f"undone: {line}")
-        except OpsproofError as error:
-            raise explain_failed_undo(self.target, self.turnover.intent, error) from error

@@ -18,7 +18,7 @@ from opsproof.errors import ConfigurationError, OpsproofError, ProofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
-from opsproof.procedures.deploy.deploying import releases_of
+from opsproof.procedures.deploy.changing import releases_of
 from opsproof.procedures.deploy.ending import is_of_a_release, plan_of
 from opsproof.procedures.leftovers import clear_leftovers
 from opsproof.procedures.recover.ending import Ending
@@ -30,7 +30,7 @@ from opsproof.system.files.adding import remove_unfinished
 from opsproof.system.files.faradding import remove_unfinished_there
 from opsproof.system.files.filestore import Filestore
 from opsproof.system.hosts.host import Host
-from opsproof.system.postgres.databases import drop_database, find_intents
+from opsproof.system.postgres.databases import database_exists, drop_database, find_intents
 from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.scratch import drop_abandoned
@@ -55,6 +55,7 @@ class Recover:
     Attributes:
         unfinished: The database that bears an intent, and the intent; None where nothing is unfinished.
         verdict: What was done and found, a line each.
+        is_live: Whether there is a live database in the end; a first deploy that is taken back leaves none.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Recover:
         self.unfinished: tuple[str, Intent] | None = None
         self.lost: dict[str, int] = {}
         self.verdict: tuple[str, ...] = ()
+        self.is_live = True
         self.lock: Lock
         self._confirmed = confirmed
         self._ending = Ending(target, store, journal)
@@ -191,7 +193,9 @@ class Recover:
         done += self._clear_away()
         for line in done:
             self.journal.warn(f"recovered: {line}")
-        is_whole = f"{self.target.database.name!r} is whole"
+        self.is_live = self._exists() or self.unfinished is None or self.unfinished[1].had_live
+        name = self.target.database.name
+        is_whole = f"{name!r} is whole" if self.is_live else f"there is no database {name!r}, as before"
         again = [AGAIN] if self._is_in_the_way_of_an_undo() else []
         self.verdict = (*done, is_whole, *again) if done else ("nothing was unfinished",)
         return done
@@ -202,7 +206,8 @@ class Recover:
         Raises:
             OpsproofError: Something is wrong.
         """
-        found = self._ending.require_whole()
+        # Without a database the services have nothing to run on.
+        found = self._ending.require_whole() if self.is_live else 0
         left = find_unfinished(self.target)
         if left:
             raise ProofError(
@@ -210,7 +215,7 @@ class Recover:
                 expected="no intent on the server",
                 found="\n".join(f"{name!r}: {one.procedure}, {one.stage}, since {one.since}, by {one.by}"
                                 for name, one in left),
-                kept=f"{self.target.database.name!r} is live, works, and finds its files",
+                kept="what is live works, and finds its files" if self.is_live else "no database is live, as before",
                 hint=recover_command(self.target),
             )  # fmt: skip
         return found
@@ -218,6 +223,10 @@ class Recover:
     def close(self) -> None:
         """Give the lock back."""
         self._undo_stack.close()
+
+    def _exists(self) -> bool:
+        with maintenance(self.target.database) as connection:
+            return database_exists(connection, self.target.database.name)
 
     def _clear_away(self) -> list[str]:
         """Remove what a killed run has left beside the database; what cannot be reached is only told."""

@@ -6,9 +6,7 @@ Each method is a step that changes nothing of the application's, and keeps what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from opsproof.errors import DatabaseMissing, MigrationError
 from opsproof.inspection.finding import Finding, require
@@ -28,13 +26,12 @@ from opsproof.inspection.schemas.drift import is_empty, list_drift, list_extensi
 from opsproof.inspection.schemas.losses import count_losses
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
+from opsproof.procedures.intervening import Intervening
 from opsproof.procedures.rollback.precedent import find_precedent
 from opsproof.procedures.rollback.rehearsal import Wanted
 from opsproof.procedures.rollback.scratch import schemas_of
-from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.alembic.downgrade import read_downgrade
 from opsproof.system.alembic.migrations import Migrations, Place, Planned, place_of
-from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.catalog import read_schema
 from opsproof.system.postgres.databases import database_exists
 from opsproof.system.postgres.dump import Clients, find_client_programs
@@ -63,7 +60,7 @@ class Consent:
     confirmed: bool = False
 
 
-class Descending:
+class Descending(Intervening):
     """A first look at one target, its migrations, and the way down.
 
     Args:
@@ -81,17 +78,12 @@ class Descending:
     descent: Descent
 
     def __init__(self, target: Target, store: Store, journal: Journal, consent: Consent) -> None:
-        self.target = target
-        self.store = store
-        self.journal = journal
+        super().__init__(target, store, journal)
         self.consent = consent
-        self.host = Host(target.connection)
-        self.moment = datetime.now(UTC)
         self.findings: tuple[Finding, ...] = ()
         # What the schema has to be afterwards; None where nobody can tell.
         self.wanted: Wanted | None = None
         self.unverified: list[str] = []
-        self._undo = ExitStack()
 
     def find_server(self) -> Server:
         """Find out what server answers, with the live database on it, and its client programs.
@@ -119,14 +111,6 @@ class Descending:
             self.host, find_client_programs(self.host, self.server.major, self.target.pg_bindir), address
         )
         return self.server
-
-    def require_nothing_unfinished(self) -> None:
-        """Refuse to begin where an earlier procedure was not brought to its end.
-
-        Raises:
-            ProofError: One was not.
-        """
-        require_nothing_unfinished(self.target)
 
     def make_plan(self) -> Descent:
         """Find the way from where the database is to where it is to be.

@@ -6,23 +6,21 @@ from collections.abc import Sequence
 
 from opsproof.archive.catalogue.choice import Choice
 from opsproof.errors import ProofError
-from opsproof.procedures.commands import listing_command
 from opsproof.procedures.deploy.odooupdating import OdooUpdate
 from opsproof.procedures.deploy.updating import AlembicUpdate, Update
 from opsproof.system.alembic.history import History
 from opsproof.system.alembic.migrations import NOWHERE
 from opsproof.system.releases.ledger import Entry
-from opsproof.target import Target
 
 
-def require_fit(target: Target, update: Update, choice: Choice, release: str) -> None:
+def require_fit(update: Update, choice: Choice, release: str, hint: str) -> None:
     """Refuse a backup of data that a release does not know what to do with.
 
     Args:
-        target: Whose.
         update: Of the release.
         choice: The backup.
         release: The release's name.
+        hint: What to type instead.
 
     Raises:
         ProofError: It has revisions that the release does not know, or lacks some; or it has newer modules.
@@ -41,8 +39,7 @@ def require_fit(target: Target, update: Update, choice: Choice, release: str) ->
                 expected="a backup of a database that was at the release's own revisions",
                 found=wrong,
                 kept="nothing was changed",
-                hint=f"{listing_command(target)}   shows the backups; the ledger beside the releases has the one that"
-                " was taken before each deploy",
+                hint=hint,
             )
     elif isinstance(update, OdooUpdate) and manifest.odoo is not None:
         update.require_no_older(manifest.odoo.modules)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -20,25 +18,20 @@ from opsproof.inspection.schemas.schemastate import state_of
 from opsproof.journal import Journal
 from opsproof.procedures.commands import listing_command, release_command
 from opsproof.procedures.confirmation import require_confirmation
-from opsproof.procedures.deploy.deploying import releases_of
+from opsproof.procedures.deploy.changing import Changing
 from opsproof.procedures.deploy.odoomodules import modules_of
 from opsproof.procedures.deploy.odooupdating import OdooUpdate
 from opsproof.procedures.deploy.updating import AlembicUpdate, Code, missing_of, require_same_kind, update_of
 from opsproof.procedures.rollback.fitting import backup_of, require_fit
-from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.alembic.downgrade import read_downgrade
 from opsproof.system.alembic.migrations import Migrations, Place, place_of
-from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.server import (
     DatabaseFacts,
     Server,
     connect,
-    describe_database,
     own_search_path,
-    read_server,
 )
-from opsproof.system.releases.layout import Layout
 from opsproof.system.releases.ledger import Entry
 from opsproof.system.releases.upload import read_files
 from opsproof.system.store import Store
@@ -64,7 +57,7 @@ class Going:
     confirmed: bool = False
 
 
-class GoingBack:
+class GoingBack(Changing):
     """A first look at one target's releases, and at what its database has to do with them.
 
     Attributes:
@@ -72,28 +65,19 @@ class GoingBack:
             `backup`.
     """
 
-    server: Server
     facts: DatabaseFacts
-    layout: Layout
-    release: str
     choice: Choice | None = None
     descent: Descent | None = None
     how: Literal["stays", "downgrade", "backup"] = "stays"
 
     def __init__(self, target: Target, store: Store, journal: Journal, going: Going) -> None:
-        self.target = target
-        self.store = store
-        self.journal = journal
+        super().__init__(target, store, journal)
         self.going = going
-        self.host = Host(target.connection)
-        self.releases = releases_of(target)
-        self.moment = datetime.now(UTC)
         self.migrations: Migrations | None = None
         self.reasons: tuple[str, ...] = ()
         self.revision = ""
         self._ledger: tuple[Entry, ...] = ()
         self._updater = self._state = ""
-        self._undo = ExitStack()
 
     def find_server(self) -> Server:
         """Find out what server answers, with the live database on it.
@@ -101,25 +85,12 @@ class GoingBack:
         Raises:
             DatabaseError: Nothing answers, or there is no such database.
         """
-        address = self.target.database
-        with maintenance(address) as connection:
-            self.server = read_server(connection)
         try:
-            with connect(address) as connection:
-                self.facts = describe_database(connection)
+            return super().find_server()
         except DatabaseMissing as error:
             error.kept = UNTOUCHED
             error.hint = f"pytest actions/test_restore.py --env={self.target.environment}"
             raise
-        return self.server
-
-    def require_nothing_unfinished(self) -> None:
-        """Refuse to begin where an earlier procedure was not brought to its end.
-
-        Raises:
-            ProofError: One was not.
-        """
-        require_nothing_unfinished(self.target)
 
     def choose_release(self) -> str:
         """Choose the release to go back to: the one that was named, or the one before the current one.
@@ -153,7 +124,7 @@ class GoingBack:
     @property
     def nothing_to_do(self) -> str:
         """Return why there is nothing to do; empty where there is something, or where nobody has looked yet."""
-        if hasattr(self, "release") and self.release == self.layout.current:
+        if self.release and self.release == self.layout.current:
             return f"release {self.release} is live already: nothing was done"
         return ""
 
@@ -173,7 +144,7 @@ class GoingBack:
         if self.going.backup:
             self._choose_backup()
         if self.choice is not None:
-            require_fit(self.target, update, self.choice, self.release)
+            require_fit(update, self.choice, self.release, self._with_backup())
         else:
             require_same_kind(self.target, self.host, update, self.releases.path(self.layout.current))
         self._updater = update.name

@@ -9,21 +9,17 @@ again if anything goes wrong later, and what is kept. Any other chain runs on th
 
 from __future__ import annotations
 
-import getpass
-import secrets
-import socket
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from opsproof.errors import OpsproofError
 from opsproof.inspection.schemas.descent import require_consent_to_drift
 from opsproof.inspection.schemas.drift import list_drift
 from opsproof.inspection.validation import Validated, validate
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import undo_command
-from opsproof.procedures.restore.exchange import Exchange, Outage, explain_failed_undo
-from opsproof.procedures.restore.safety import build_from_safety_backup, take_safety_backup
+from opsproof.procedures.restore.exchange import Exchange
+from opsproof.procedures.restore.safety import build_from_safety_backup
 from opsproof.procedures.rollback.descending import Consent, Descending
 from opsproof.procedures.rollback.migrating import Migrating
 from opsproof.procedures.rollback.rehearsal import Agreement, Rehearsed, rehearse, require_heads
@@ -31,8 +27,7 @@ from opsproof.procedures.rollback.rolledback import RollbackOutcome
 from opsproof.system.alembic.migrations import read_heads
 from opsproof.system.postgres.catalog import read_schema
 from opsproof.system.postgres.databases import parked_name, side_name
-from opsproof.system.postgres.lock import Lock, hold_lock
-from opsproof.system.postgres.scratch import drop_abandoned
+from opsproof.system.postgres.lock import Lock
 from opsproof.system.postgres.server import connect
 from opsproof.system.store import Store
 from opsproof.target import Target
@@ -41,16 +36,12 @@ from opsproof.target import Target
 class SchemaRollback(Descending):
     """One rollback of one target's schema; arguments are those of `Descending`."""
 
-    lock: Lock
-    exchange: Exchange
     rehearsed: Rehearsed
-    outage: Outage
     validated: Validated
 
     def __init__(self, target: Target, store: Store, journal: Journal, consent: Consent) -> None:
         super().__init__(target, store, journal, consent)
         self.rolled_back: RollbackOutcome | None = None
-        self.safety = self.safety_sha256 = ""
         self._migrating: Migrating
 
     def take_lock(self) -> Lock:
@@ -60,23 +51,7 @@ class SchemaRollback(Descending):
             DatabaseError: Another run is at work on it.
             ProofError: One has left something unfinished since.
         """
-        self.lock = self._undo.enter_context(hold_lock(self.target.database, "rollback"))
-        self.require_nothing_unfinished()
-        for name in drop_abandoned(self.target.database):
-            self.journal.warn(f"{name!r} of an earlier look is dropped")
-        return self.lock
-
-    def take_safety_backup(self) -> str:
-        """Back up what is live, and prove that, before anything changes. Return its id.
-
-        Raises:
-            OpsproofError: It failed.
-        """
-        self.lock.check()
-        with self.journal.phase("safety backup"):
-            outcome = take_safety_backup(self.target, self.store, self.journal)
-        self.safety, self.safety_sha256 = outcome.id, outcome.sha256
-        return self.safety
+        return self._hold_lock("rollback")
 
     def rehearse(self) -> Rehearsed:
         """Build a side database from the safety backup, undo the revisions there, and look at what that has done.
@@ -105,15 +80,6 @@ class SchemaRollback(Descending):
                 journal=self.journal,
             )
         return self.rehearsed
-
-    def stop_services(self) -> int:
-        """Stop the services; the outage begins. Return how many there are.
-
-        Raises:
-            HostError: One does not stop.
-        """
-        self.lock.check()
-        return len(self.exchange.stop_services())
 
     def undo_revisions(self) -> tuple[str, ...]:
         """Undo the revisions, in one transaction on the live database or in a copy that is swapped in.
@@ -145,23 +111,6 @@ class SchemaRollback(Descending):
                 drift, False, "The schema is not what the rehearsal has made", kept="it is being undone"
             )
         return found
-
-    def start_services(self) -> int:
-        """Start the services. Return how many there are.
-
-        Raises:
-            HostError: One does not come up.
-        """
-        return len(self.exchange.start_services())
-
-    def wait_for_health(self) -> Outage:
-        """Wait until the application answers; the outage ends.
-
-        Raises:
-            ProofError: It does not.
-        """
-        self.outage = self.exchange.wait_for_health()
-        return self.outage
 
     def validate(self) -> Validated:
         """Look at what is live now: its files, its tables, its relations, and the answers to the inventory's queries.
@@ -196,14 +145,6 @@ class SchemaRollback(Descending):
         self.journal.record("rollback finished", **self.report(), outcome=vars(self.rolled_back))
         return self.rolled_back
 
-    def close(self) -> None:
-        """Take back what was not brought to its end: names, revisions, services, side databases, lock.
-
-        Raises:
-            OpsproofError: Something could not be taken back; its hint is what to type.
-        """
-        self._undo.close()
-
     def _forward(self) -> tuple[str, ...]:
         heads, ini = " ".join(self.descent.planned.heads), self.migrations.ini
         alembic = f"{self.migrations.python} -m alembic -c {ini}"
@@ -213,38 +154,18 @@ class SchemaRollback(Descending):
         )
 
     def _take_back(self) -> None:
-        if self.rolled_back is not None:
-            return
-        try:
-            for line in self._migrating.take_back():
-                self.journal.warn(f"undone: {line}")
-        except OpsproofError as error:
-            self.journal.record("rollback failed to be undone", **self.report(), error=str(error))
-            raise explain_failed_undo(self.target, self.exchange.intent, error) from error
+        if self.rolled_back is None:
+            self._tell_undo(self._migrating.take_back)
 
     def _intent(self) -> Intent:
-        name = self.target.database.name
-        planned = self.descent.planned
-        # The copy gets another name than the side database of the rehearsal: both are there for a moment.
-        return Intent(
-            procedure="rollback",
-            run=secrets.token_hex(4),
-            environment=self.target.environment,
-            target=self.target.name,
-            live=name,
-            side=side_name(name, self.moment),
-            parked=parked_name(name, self.moment),
-            backup=self.safety,
-            safety=self.safety,
-            stage="building",
-            services=self.target.services,
-            since=datetime.now(UTC).isoformat(timespec="seconds"),
-            by=f"{getpass.getuser()}@{socket.gethostname()}",
-            options={
-                "from": " ".join(planned.heads),
-                "to": " ".join(planned.left),
-                "version_table": planned.table.name,
-                "version_table_schema": planned.table.schema or "",
-                "copy": side_name(name, self.moment + timedelta(seconds=1)),
-            },
-        )
+        name, planned = self.target.database.name, self.descent.planned
+        names = side_name(name, self.moment), parked_name(name, self.moment)
+        said = {
+            "from": " ".join(planned.heads),
+            "to": " ".join(planned.left),
+            "version_table": planned.table.name,
+            "version_table_schema": planned.table.schema or "",
+            # Another name than the side database of the rehearsal: both are there for a moment.
+            "copy": side_name(name, self.moment + timedelta(seconds=1)),
+        }
+        return self._intent_of("rollback", names, backup=self.safety, safety=self.safety, options=said)
