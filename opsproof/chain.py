@@ -13,7 +13,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,11 +27,15 @@ LAST = "run ends"
 
 @dataclass(frozen=True)
 class Verified:
-    """What a chain came to: its lines, its head, and what is wrong with it, a line each."""
+    """What a chain came to: its lines, its head, and what is wrong with it, a line each.
+
+    `later` is how many lines follow the head that is known from elsewhere.
+    """
 
     lines: int
     head: str
     faults: tuple[str, ...]
+    later: int = 0
 
 
 def link_of(line: bytes) -> str:
@@ -47,7 +51,7 @@ def verify_chain(data: bytes, head: str = "") -> Verified:
         head: The head that is known from elsewhere. Lines that were added after it are no fault, but told.
     """
     lines = data.split(b"\n")
-    faults, previous, seen = [], FIRST, set[str]()
+    faults, previous, at = [], FIRST, dict[str, int]()
     if lines.pop():
         faults.append(f"line {len(lines) + 1} has no end: the writer was killed, or the file was cut short")
     elif not lines:
@@ -60,10 +64,11 @@ def verify_chain(data: bytes, head: str = "") -> Verified:
             what = "line 1 is not the first one of a journal" if number == 1 else _broken(number)
             faults.append(what)
         previous = link_of(line)
-        seen.add(previous)
-    if head and head not in seen:
+        at[previous] = number
+    if head and head not in at:
         faults.append(f"the head {head} is not in it: lines at the end were changed, or are missing")
-    return Verified(len(lines), previous if lines else "", tuple(faults))
+    later = len(lines) - at[head] if head in at else 0
+    return Verified(len(lines), previous if lines else "", tuple(faults), later)
 
 
 def _broken(number: int) -> str:
@@ -133,7 +138,7 @@ def command(arguments: Sequence[str]) -> int:
             )
         except ValueError as error:
             parser.error(f"{options.key} is no public Ed25519 key in PEM: {error}")
-        found = Verified(found.lines, found.head, (*found.faults, *signed))
+        found = replace(found, faults=(*found.faults, *signed))
         is_whole = is_whole and not found.faults
         for line in _verdict(path, data, found, is_compared=bool(options.head), is_signed=options.key is not None):
             print(line, file=sys.stderr if found.faults else sys.stdout)
@@ -155,6 +160,8 @@ def _verdict(path: Path, data: bytes, found: Verified, *, is_compared: bool, is_
         return
     signed = ", signed" if is_signed else ""
     yield f"{path}: {found.lines:,} lines, whole{signed}; its head is {found.head}"
+    if found.later:
+        yield f"  the last {found.later:,} of them follow the head that was given: by the run itself, or by anybody"
     if not is_compared and not is_signed:
         yield "  compare that with opsproof_journal_head in the run's JUnit XML, or give it with --head"
     if json.loads(data.splitlines()[-1]).get("event") != LAST:

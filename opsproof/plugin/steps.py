@@ -27,7 +27,8 @@ PROGRESS = "opsproof_progress"
 class Progression:
     """How far a procedure has come with one target.
 
-    `stopped_by` says why it goes no further; `has_begun_changes`, that a step was begun that changes something.
+    `stopped_by` says why it goes no further; `has_begun_changes`, that a step was begun that changes something;
+    `has_failed`, that one did not pass, and said so.
     """
 
     steps: tuple[str, ...]
@@ -35,6 +36,7 @@ class Progression:
     stopped_by: str = ""
     is_needless: bool = False
     has_begun_changes: bool = False
+    has_failed: bool = False
 
 
 PROGRESSIONS = pytest.StashKey[dict[tuple[str, str], Progression]]()
@@ -148,6 +150,7 @@ def pytest_runtest_makereport(
             _stop_where_nothing_is_to_do(item, progression)
         elif not report.passed and not progression.stopped_by:
             progression.stopped_by = f"step {name} did not pass"
+        progression.has_failed = progression.has_failed or report.failed
         if report.when == "call" or not report.passed:
             _record_step(item, key, report, call)
         if is_worker(item.config):
@@ -159,15 +162,19 @@ def pytest_runtest_makereport(
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turn a run that confirmed nothing into a failure."""
     progressions = session.config.stash[PROGRESSIONS]
-    if exitstatus != pytest.ExitCode.OK or not progressions or is_worker(session.config):
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or is_worker(session.config):
         return
-    if session.config.option.collectonly:
+    if session.config.option.collectonly or not progressions:
         return
     is_dry = session.config.stash[RUN].options.dry_run
     for (procedure, target), progression in progressions.items():
-        unfinished = len(progression.passed) != len(progression.steps)
+        # What has failed says so itself; what was left out beside it would pass in a report.
+        unfinished = len(progression.passed) != len(progression.steps) and not progression.has_failed
         if unfinished and not progression.is_needless and not (is_dry and progression.stopped_by == DRY_RUN):
-            session.config.stash[RUN].journal.warn(f"{procedure} of {target} was not brought to its end")
+            journal = session.config.stash[RUN].journal
+            journal.work_on(procedure, target)
+            journal.warn(f"{procedure} of {target} was not brought to its end")
+            journal.work_on("", "")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

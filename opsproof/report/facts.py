@@ -12,12 +12,14 @@ from opsproof.report.story import Fact, Facts
 
 Event = Mapping[str, Any]
 
+RELEASE_BACK = "release rolled back"
 # Whose facts are told, under which title. What a restore verifies on its way is its safety backup.
 TITLES = {
     "backup chosen": "The backup",
     "backup verified": "Stored and verified",
     "restore finished": "Restored",
     "rollback finished": "Rolled back",
+    RELEASE_BACK: "Rolled back",
     "recover finished": "Recovered",
     "drill finished": "Drilled",
     "neutralized": "Neutralized",
@@ -39,7 +41,6 @@ ELSEWHERE = {
     "history",
     "validation",
     "restore",
-    LINK,
 }
 LABELS = {
     "id": "backup",
@@ -65,7 +66,7 @@ SPANS = {"stop", "swap", "start", "healthy", "total", "seconds", "undone", "age"
 def tell_facts(events: Sequence[Event]) -> Iterator[Facts]:
     """Yield what is known of each thing, in the order in which it became known."""
     finished = [str(event["event"]) for event in events]
-    is_restore = any(name.endswith(FINISHED) for name in finished) or "backup chosen" in finished
+    is_restore = any(name.endswith(FINISHED) or name in ("backup chosen", RELEASE_BACK) for name in finished)
     noted = [event for event in events if event["event"] == "check" and "noted" in event]
     if noted:
         told = (Fact(str(event["noted"]), tuple(show_value("", event.get("value")))) for event in noted)
@@ -98,7 +99,9 @@ def show_span(seconds: float) -> str:
 
 def _facts(values: Mapping[str, Any]) -> Iterator[Fact]:
     for key, value in values.items():
-        if key in ELSEWHERE or (key == "rows" and isinstance(value, Mapping) and _is_counted(value)):
+        # An event's link to the line before it; an outcome may have something else that is called so, as a deploy has.
+        is_link = key == LINK and "event" in values
+        if is_link or key in ELSEWHERE or (key == "rows" and isinstance(value, Mapping) and _is_counted(value)):
             continue
         shown = tuple(show_value(key, value))
         if shown:

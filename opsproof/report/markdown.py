@@ -15,7 +15,7 @@ from opsproof.report.story import Objective, Step, Story, TargetStory
 MOST_CHARACTERS = 60_000  # a comment may have 65,536 on GitHub, and whoever posts it adds a line or two
 MOST_MESSAGE = 2_000
 MOST_CELL = 300
-MARKUP = re.compile(r"([\\`*_{}\[\]<>()#!|~$^&]|:(?=\S)|^[-+=/])")
+MARKUP = re.compile(r"([\\`*_{}\[\]<>()#!|~$^&]|:(?=\S)|^[-+=/]|(?<=www)\.)", re.IGNORECASE)
 MENTION = re.compile(r"@(?=\w)")
 FENCE = re.compile("`{3,}")
 PARTS = ("targets", "failures", "objectives")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -71,6 +72,16 @@ def with_env(shop: Migrated, text: str) -> Iterator[None]:
         yield
     finally:
         shop.write_env()
+
+
+def test_to_ask_for_a_plan_writes_nothing_beside_the_scripts(shop: Migrated) -> None:
+    """A dry run has no right to; and what another account writes there keeps a release from being removed."""
+    migrations, place = asked(shop)
+    for compiled in shop.ini.parent.rglob("__pycache__"):
+        shutil.rmtree(compiled)
+    before = sorted(shop.ini.parent.rglob("*"))
+    migrations.plan(place, "-1")
+    assert sorted(shop.ini.parent.rglob("*")) == before
 
 
 def refusal(shop: Migrated, *words: str) -> MigrationError:

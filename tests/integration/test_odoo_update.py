@@ -15,7 +15,7 @@ import pytest
 from opsproof.errors import CommandFailed, ConfigurationError, ProofError
 from opsproof.journal import Journal, Redactor
 from opsproof.procedures.deploy.deploying import DeployRequest
-from opsproof.procedures.deploy.odooupdating import modules_of
+from opsproof.procedures.deploy.odoomodules import modules_of
 from opsproof.procedures.deploy.procedure import Deploy
 from opsproof.procedures.rollback.goingback import Going
 from opsproof.procedures.rollback.release import ReleaseRollback
@@ -93,6 +93,23 @@ def test_a_module_is_another_when_any_of_its_files_is() -> None:
     twice = {**files, "vendor/sale/__manifest__.py": PackedFile("a")}
     assert modules_of({**twice, "addons/sale/models/order.py": PackedFile("e")})["sale"] != modules_of(twice)["sale"]
     assert modules_of({**twice, "vendor/sale/__manifest__.py": PackedFile("e")})["sale"] != modules_of(twice)["sale"]
+
+
+def test_a_module_behind_a_link_is_called_as_the_link_is() -> None:
+    files = {
+        "vendor/sale-2.1/__manifest__.py": PackedFile("a"),
+        "vendor/sale-2.1/models.py": PackedFile("b"),
+        "vendor/stock/__manifest__.py": PackedFile("c"),
+        "vendor/newer/stock/__manifest__.py": PackedFile("d"),
+        "addons/sale": PackedFile(link="../vendor/sale-2.1"),
+        "addons/stock": PackedFile(link="../vendor/stock"),
+    }
+    first = modules_of(files)
+    changed = modules_of({**files, "vendor/sale-2.1/models.py": PackedFile("e")})
+    assert changed["sale"] != first["sale"]
+    # Both are there as before, and Odoo finds the other one.
+    moved = modules_of({**files, "addons/stock": PackedFile(link="../vendor/newer/stock")})
+    assert (moved["stock"] != first["stock"], moved["sale"]) == (True, first["sale"])
 
 
 @pytest.fixture

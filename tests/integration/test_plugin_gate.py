@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from opsproof.report.reading import read_story
 from tests.lab.action_run import BACKUP, Project, make_project
 from tests.lab.postgres_server import PostgresServer
 
@@ -253,3 +254,19 @@ def test_one_target_can_be_chosen(project: Project) -> None:
     assert run.status == 0, run.output
     assert {case.target for case in run.cases} == {"office"}
     assert len(project.stored()) == 2
+
+
+def test_a_target_whose_steps_were_left_out_has_not_passed_though_another_one_failed(project: Project) -> None:
+    """Whatever skips it: a plugin, or somebody's own action."""
+    (project.folder / "leaving_out.py").write_text(
+        "import pytest\n@pytest.hookimpl(tryfirst=True)\ndef pytest_runtest_call(item):\n"
+        "    if item.name == 'test_client_programs_fit[shop]':\n        pytest.skip('not today')\n"
+        "    if item.name == 'test_database_exists[office]':\n        pytest.fail('it is not there')\n"
+    )
+    run = project.run("-p", "leaving_out")
+    assert run.status == pytest.ExitCode.TESTS_FAILED, run.output
+    (journal,) = project.logs.glob("*.jsonl")
+    story = read_story(journal.read_text().splitlines())
+    assert {one.name: one.verdict for one in story.targets} == {"shop": "failed", "office": "failed"}
+    assert "TestBackup of shop was not brought to its end" in run.output
+    assert "TestBackup of office was not brought to its end" not in run.output

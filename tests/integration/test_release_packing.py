@@ -7,11 +7,12 @@ import os
 import tarfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from opsproof.errors import ConfigurationError, OpsproofError
+from opsproof.errors import ConfigurationError, HostError, OpsproofError
 from opsproof.system.releases.layout import Releases
 from tests.lab.releasing import ODD, deploy, git, names, packed, releases, source
 
@@ -89,7 +90,9 @@ def test_an_archive_that_reaches_out_is_refused(name: str, tmp_path: Path) -> No
         packed(path, tmp_path)
 
 
-@pytest.mark.parametrize("release", ["", "nowhere", "https://user:hush@example.org/app.git", "file"])
+@pytest.mark.parametrize(
+    "release", ["", "nowhere", "https://user:hush@example.org/app.git", "https://u:s@hush@h/a", "file"]
+)
 def test_what_is_no_release_is_refused(release: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     with pytest.raises(OpsproofError) as caught:
@@ -104,3 +107,81 @@ def test_an_archive_with_a_folder_of_its_own_keeps_it(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "shop-1.tar", "w") as tar:
         tar.add(tmp_path / "project" / "addons", "addons")
     assert set(packed(tmp_path / "shop-1.tar", tmp_path).files) == {"addons/a.py", "REVISION"}
+
+
+def cut_behind_a_file(data: bytes) -> bytes:
+    return data[: data.index(b"later") & ~511]
+
+
+def damage_a_header(data: bytes) -> bytes:
+    return data.replace(b"later", b"LATER", 1)
+
+
+@pytest.mark.parametrize("harm", [cut_behind_a_file, damage_a_header])
+def test_a_tar_that_is_not_whole_is_not_taken_for_a_smaller_one(harm: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / "shop-1.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("earlier", "later"):
+            one = tarfile.TarInfo(name)
+            one.size = 600
+            tar.addfile(one, io.BytesIO(b"x" * 600))
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(HostError, match="cannot be read"):
+        packed(path, tmp_path)
+
+
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_is_held_against_its_checksum(compression: str, tmp_path: Path) -> None:
+    """Whatever byte is another: bytes that cannot be compressed stand in a .gz as they are."""
+    (tmp_path / "file").write_bytes(os.urandom(100_000))
+    path = tmp_path / f"shop-1.tar.{compression}"
+    with tarfile.open(path, f"w:{compression}") as tar:  # type: ignore[call-overload] # the three that it has
+        tar.add(tmp_path / "file", "shop-1/file")
+    data = bytearray(path.read_bytes())
+    data[50_000] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(OpsproofError):
+        packed(path, tmp_path)
+
+
+def test_a_zip_that_needs_a_password_and_a_link_to_nothing_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("file", "text")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        one = tarfile.TarInfo("hard")
+        one.type, one.linkname = tarfile.LNKTYPE, "nowhere"
+        tar.addfile(one)
+    for name in ("a.zip", "a.tar"):
+        with pytest.raises(HostError, match="cannot be read"):
+            packed(tmp_path / name, tmp_path)
+
+
+def test_a_repository_is_the_one_that_is_named_whatever_hook_of_git_s_deploys(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A post-receive hook has GIT_DIR in its environment."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("other")
+    for folder in (source, other):
+        git(folder, "init", "-q", "-b", "main")
+        git(folder, "add", "-A")
+        git(folder, "commit", "-q", "-m", "one")
+    commit = git(source, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert packed(source, tmp_path).revision == commit
+    package = packed(f"{source}#main", tmp_path)
+    assert package.revision == commit
+    assert "run" in package.files
+
+
+def test_a_pointer_of_git_lfs_is_not_taken_for_the_file(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    (tmp_path / "project" / "logo.png").write_text(pointer)
+    with pytest.raises(ConfigurationError, match="Git LFS"):
+        packed(tmp_path / "project", tmp_path)

@@ -80,6 +80,13 @@ def test_pruning_never_takes_current_or_a_release_that_is_named(
         releases.remove(all_of_them[0])
 
 
+def test_a_clock_that_was_set_back_makes_no_release_the_oldest(releases: Releases) -> None:
+    """Pruning would take the newest ones, and leave those that nobody goes back to."""
+    assert releases.next_name(("20200101000000Z", "20990101000000")) == "20990101000001"
+    assert releases.next_name(("99999999999999", "20990101235959Z")) == "20990102000000"
+    assert releases.next_name(("99999999999999", "99991231235959"))[:2] == "20"
+
+
 def test_what_a_killed_upload_has_left_is_cleared_away(source: Path, releases: Releases, tmp_path: Path) -> None:
     package = packed(source, tmp_path)
     live = deploy(releases, package)

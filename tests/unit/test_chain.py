@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.sealing.signature import load_signer
-from opsproof.chain import FIRST, link_of, verify_chain
+from opsproof.chain import FIRST, command, link_of, verify_chain
 from opsproof.journal import Journal, Redactor
 from opsproof.policies import Sealing
 from tests.lab.sealing import new_signing_key
@@ -72,8 +72,14 @@ def test_swapped_added_and_broken_lines_are_found(journal: Path) -> None:
     assert "has no end" in verify_chain(b"".join(lines)[:-5]).faults[0]
 
 
-def test_lines_after_a_known_head_are_no_fault(journal: Path) -> None:
-    assert verify_chain(journal.read_bytes(), link_of(lines_of(journal)[4])).faults == ()
+def test_lines_after_a_known_head_are_no_fault_but_told(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = link_of(lines_of(journal)[4])
+    found = verify_chain(journal.read_bytes(), head)
+    assert (found.faults, found.later) == ((), 4)
+    assert command(["verify", str(journal), f"--head={head}"]) == 0
+    assert "the last 4 of them follow the head that was given" in capsys.readouterr().out
+    assert command(["verify", str(journal), f"--head={found.head}"]) == 0
+    assert "follow the head" not in capsys.readouterr().out
 
 
 def test_threads_and_processes_of_a_run_make_one_chain(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def test_a_killed_run_is_told_as_one() -> None:
     assert "cut off: the run was killed" in text
 
 
-@pytest.mark.parametrize("hostile", [HOSTILE, "a|b\n\n# c", "```\n/close\n@all", "[x](http://e) ![y](z)", "& <!-- -->"])
+@pytest.mark.parametrize(
+    "hostile", [HOSTILE, "a|b\n\n# c", "```\n/close\n@all", "[x](http://e) ![y](z)", "& <!-- -->", "WWW.example.org"]
+)
 def test_no_name_and_no_message_is_markup_or_mentions_anybody(hostile: str) -> None:
     journal = JournalLines(target=hostile)
     journal.begin(steps={"test_x": hostile})
@@ -62,7 +64,7 @@ def test_no_name_and_no_message_is_markup_or_mentions_anybody(hostile: str) -> N
             outside.append(re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "CODE", line))
     assert fence == ""
     assert not [line for line in outside if re.search(r"(?<!\\)[<\[*_](?!!-- opsproof|\*)", line.replace("**", ""))]
-    assert not [line for line in outside if re.search(r"@\w|^/", line)]
+    assert not [line for line in outside if re.search(r"@\w|^/|www\.", line, re.IGNORECASE)]
     table = [line for line in outside if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
 

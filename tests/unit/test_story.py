@@ -259,3 +259,17 @@ def test_what_a_journal_writes_is_what_is_read(tmp_path: object) -> None:
         ("part", ("all",), "done"),
     ]
     assert json.loads(path.read_text().splitlines()[0])["event"] == "run begins"
+
+
+def test_a_rollback_to_another_release_is_told_with_its_safety_backup() -> None:
+    journal = JournalLines(procedure="actions.test_rollback.TestReleaseRollback")
+    journal.begin("rollback", steps={"test_finish": "It says so."})
+    journal.add(1, "backup verified", outcome={"id": "shop_1", "location": "s3://b/shop_1.zip"})
+    journal.add(2, "release rolled back", outcome={"release": "20260101000000", "previous": "20260102000000"})
+    journal.step(2, "test_finish")
+    journal.end(3)
+    facts = {
+        one.title: {fact.label: fact.values for fact in one.facts} for one in only(read_story(journal.lines)).facts
+    }
+    assert facts["Rolled back"] == {"release": ("20260101000000",), "previous": ("20260102000000",)}
+    assert set(facts) == {"Rolled back", "Safety backup"}

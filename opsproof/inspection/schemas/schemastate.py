@@ -9,11 +9,19 @@ from opsproof.system.alembic.migrations import VersionTable, read_heads
 from opsproof.system.postgres.server import Connection, own_search_path
 
 DIGITS = 16
+# Alembic's tables, in whatever schema and of whatever name an env.py has them: of one column, which is called so.
+_VERSION_TABLES = """
+SELECT nspname::text, relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE relkind = 'r' AND relpersistence <> 't' AND has_table_privilege(c.oid, 'SELECT')
+AND (SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+    = ARRAY['version_num'] ORDER BY 1, 2
+"""
 
 
 def state_of(connection: Connection) -> str:
     """Return a digest of Alembic's heads, and of the versions of Odoo's installed modules; no row of others is read."""
-    found: list[object] = [read_heads(connection, VersionTable())]
+    tables = [VersionTable(name, schema) for schema, name in connection.execute(_VERSION_TABLES).fetchall()]
+    found: list[object] = [(one, read_heads(connection, one)) for one in tables]
     with own_search_path(connection):
         row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (MODULE_TABLE,)).fetchone()
         if row is not None and row[0]:

@@ -54,7 +54,13 @@ def end_turnover(target: Target, store: Store, journal: Journal, intent: Intent)
             hint=f"{release_command(target, intent.options['previous'])} --dry-run",
         )
     releases = releases_of(target)
-    turnover = Turnover(target, Host(target.connection), releases, intent, journal)
+    # Another target may have the same folder of releases, and a run at work there.
+    with releases.held():
+        return _end(target, store, journal, Turnover(target, Host(target.connection), releases, intent, journal))
+
+
+def _end(target: Target, store: Store, journal: Journal, turnover: Turnover) -> list[str]:
+    intent, releases = turnover.intent, turnover.releases
     with maintenance(target.database) as connection:
         turnover.had_live = bool(intent.parked) and database_exists(connection, intent.live)
     turnover.resume(intent.stage)
@@ -63,6 +69,8 @@ def end_turnover(target: Target, store: Store, journal: Journal, intent: Intent)
     if not is_restored and (intent.stage == "swapped" or _is_flipped(turnover, intent)):
         try:
             if releases.look().current != release:
+                # A reboot may have started them, with the code of before: that would go on, and pass.
+                turnover.serving.stop()
                 turnover.flip()
             turnover.serving.start_those_down()
             turnover.wait_for_health()

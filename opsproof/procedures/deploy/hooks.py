@@ -16,6 +16,8 @@ from opsproof.target import Target
 
 LAST_LINES = 40
 MOST_OUTPUT = 100_000
+AFTER = "after_cleanup"
+TAKEN_BACK = "what the deploy had changed is taken back, as is told below the steps"
 # Both outputs in the order in which they were written.
 _RUN = 'cd -- "$0" && exec 2>&1 && exec sh -c "$1"'
 
@@ -68,10 +70,17 @@ class Hooks:
             "OPSPROOF_RELEASE": str(release),
             "OPSPROOF_PREVIOUS": str(release.parent / previous) if previous else "",
         }
-        return tuple(self._run(moment, command, release, environ) for command in self.of(moment))
+        # Where it can be tried afterwards: a release that was not brought to its end is removed.
+        is_live = moment == AFTER
+        place = release.parent.parent / "current" if is_live or previous else None
+        return tuple(self._run(moment, command, release, environ, place) for command in self.of(moment))
 
-    def _run(self, moment: str, command: str, release: PurePosixPath, environ: Mapping[str, str]) -> Ran:
+    def _run(
+        self, moment: str, command: str, release: PurePosixPath, environ: Mapping[str, str], place: PurePosixPath | None
+    ) -> Ran:
         line, started = self._line(command, release), time.monotonic()
+        again = f"cd {shlex.quote(str(place))} && {line}" if place else f"{line}   in a copy of the release"
+        kept = "the release is live, and stays" if moment == AFTER else TAKEN_BACK
         self._journal.info(f"hook {moment}: {command}")
         timeout = self._target.deploy.hook_timeout
         try:
@@ -81,10 +90,11 @@ class Hooks:
                 f"The hook {moment} did not end within {timeout:g} seconds",
                 expected="an end: hook_timeout of the inventory's deploy says when",
                 found=command,
-                kept="it was killed, with everything that it had started",
-                hint=f"cd {release} && {line}   shows what it waits for; or raise deploy.hook_timeout",
+                kept=f"it was killed, with everything that it had started; {kept}",
+                hint=f"{again}\nshows what it waits for; or raise deploy.hook_timeout",
             ) from error
-        output, seconds = done.stdout[-MOST_OUTPUT:], time.monotonic() - started
+        # Before it is cut: half a secret is not known for one any more.
+        output, seconds = self._journal.redactor.clean(done.stdout)[-MOST_OUTPUT:], time.monotonic() - started
         # A negative status is a signal's, which no list of accepted ones has: the host has said so already.
         self._journal.record(
             "hook", moment=moment, command=command, status=done.status, seconds=round(seconds, 3), output=output
@@ -95,8 +105,8 @@ class Hooks:
                 f"The hook {moment} ended with exit status {done.status}",
                 expected=f"exit status 0 of: {command}",
                 found=tail or "it printed nothing",
-                kept="what is told below the steps: what the deploy had changed is taken back",
-                hint=f"cd {release.parent.parent}/current && {line}   tries it in the live release",
+                kept=kept,
+                hint=again,
             )
         return Ran(moment, command, output, seconds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from pathlib import PurePosixPath
 from opsproof.errors import CommandFailed, ProgramMissing, ProofError
 from opsproof.procedures.commands import release_command
 from opsproof.procedures.deploy.odooaddons import Addons
-from opsproof.procedures.deploy.odooversions import bare, is_older, manifests_of, read_versions, series_of
+from opsproof.procedures.deploy.odoomodules import manifests_of, modules_of
+from opsproof.procedures.deploy.odooversions import bare, is_older, read_versions, series_of
 from opsproof.procedures.restore.odoocommand import PROGRAMS, account_of
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.server import connect, own_search_path
@@ -94,11 +94,32 @@ class OdooUpdate:
             HostError: The host has no Odoo, or cannot be asked.
         """
         installed = self._installed(self._target.database.name)
-        self._require_no_older(installed)
+        self.require_no_older(installed)
         if self._wanted:
             self._addons.require(self._wanted)
         if gone := [name for name in installed if name in self._gone]:
             self._addons.require_elsewhere(gone)
+
+    def require_no_older(self, installed: Mapping[str, str | None]) -> None:
+        """Refuse a database, by the modules that it has and their versions, that is ahead of the release.
+
+        Raises:
+            ProofError: It has newer ones.
+            HostError: The release cannot be read.
+        """
+        series, others = series_of(installed.get("base")), self._others(installed, installed)
+        older = [
+            name for name, version in others.items() if is_older(bare(version, series), bare(installed[name], series))
+        ]
+        if older:
+            raise ProofError(
+                "The database has newer modules than the release, and Odoo has no way down",
+                expected=", ".join(f"{name} {installed[name]} or newer" for name in older),
+                found=", ".join(f"{name} {others[name]}" for name in older),
+                kept="what is live is as it was",
+                hint=f"{release_command(self._target)} --backup=ID   goes back, with the data of before; else give the"
+                " modules a newer version",
+            )
 
     def initial(self) -> tuple[str, ...]:
         """Return that the module base is installed."""
@@ -152,21 +173,6 @@ class OdooUpdate:
             for name, version in versions.items()
             if bare(installed[name], series) != bare(version, series)
         }
-
-    def _require_no_older(self, installed: Mapping[str, str | None]) -> None:
-        series, others = series_of(installed.get("base")), self._others(installed, installed)
-        older = [
-            name for name, version in others.items() if is_older(bare(version, series), bare(installed[name], series))
-        ]
-        if older:
-            raise ProofError(
-                "The database has newer modules than the release, and Odoo has no way down",
-                expected=", ".join(f"{name} {installed[name]} or newer" for name in older),
-                found=", ".join(f"{name} {others[name]}" for name in older),
-                kept="what is live is as it was",
-                hint=f"{release_command(self._target)} --backup=ID   goes back, with the data of before; else give the"
-                " modules a newer version",
-            )
 
     def _run(self, database: str, verb: str, modules: tuple[str, ...]) -> None:
         command = [self._find_program(), "-d", database, verb, ",".join(modules)]
@@ -256,22 +262,3 @@ def remove_link(target: Target, host: Host, database: str) -> None:
     if settings is not None and target.deploy_folder:
         link = str(settings.path.parent / database)
         host.run("sh", "-c", '[ ! -L "$0" ] || rm -f -- "$0"', link)
-
-
-def modules_of(files: Mapping[str, PackedFile]) -> dict[str, str]:
-    """Return Odoo's modules among the files of a release, and a digest of each: of every file that is in it."""
-    manifests = (path for paths in manifests_of(files).values() for path in paths)
-    folders = {str(PurePosixPath(path).parent) for path in manifests}
-    found: dict[str, list[object]] = {}
-    for folder in sorted(folders):
-        listing = sorted(
-            (path.removeprefix(f"{folder}/"), one.sha256, one.link or "")
-            for path, one in files.items()
-            if path.startswith(f"{folder}/") and "__pycache__" not in path.split("/")
-        )
-        # Two folders may have one of the same name, of which addons_path chooses one: any change of either counts.
-        found.setdefault(PurePosixPath(folder).name, []).append(listing)
-    return {
-        name: hashlib.sha256(repr(listings).encode("utf-8", "surrogateescape")).hexdigest()
-        for name, listings in found.items()
-    }

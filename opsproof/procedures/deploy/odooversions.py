@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from opsproof.system.hosts.host import Host
 
-MANIFESTS = ("__manifest__.py", "__openerp__.py")
 # Odoo's own, where a manifest has none.
 _DEFAULT = "1.0"
-_READ = 'cd -- "$0" || exit; for one; do cat -- "$one"; printf "\\0"; done'
-
-
-def manifests_of(files: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return Odoo's modules among the files of a release, by name, and the manifests of each: it may be there twice."""
-    found: dict[str, tuple[str, ...]] = {}
-    for path in sorted(files):
-        place = PurePosixPath(path)
-        if place.name in MANIFESTS and place.parent.name:
-            found[place.parent.name] = (*found.get(place.parent.name, ()), path)
-    return found
+# A NUL in a manifest would give the next module the rest of it.
+_READ = 'cd -- "$0" || exit; for one; do tr -d "\\0" <"$one" || exit; printf "\\0"; done'
 
 
 def read_versions(host: Host, release: PurePosixPath, manifests: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
@@ -30,7 +20,7 @@ def read_versions(host: Host, release: PurePosixPath, manifests: Mapping[str, tu
     Args:
         host: Where the release is.
         release: Its folder.
-        manifests: Of the modules, as `manifests_of` has found them.
+        manifests: Of the modules, as `odoomodules.manifests_of` has found them.
 
     Raises:
         HostError: One cannot be read.
@@ -39,7 +29,7 @@ def read_versions(host: Host, release: PurePosixPath, manifests: Mapping[str, tu
     if not known:
         return {}
     texts = host.run("sh", "-c", _READ, str(release), *known.values()).stdout.split("\0")
-    versions = {name: _version_of(text) for name, text in zip(known, texts, strict=False)}
+    versions = {name: _version_of(text) for name, text in zip(known, texts[:-1], strict=True)}
     return {name: version for name, version in versions.items() if version is not None}
 
 

@@ -6,13 +6,14 @@ not brought to its end.
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from opsproof.archive.catalogue.choosing import LATEST, choose_backup
-from opsproof.errors import HostError, StoreError
+from opsproof.errors import DatabaseError, StoreError
 from opsproof.inspection.finding import require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.inspection.schemas.schemastate import state_of
@@ -22,28 +23,17 @@ from opsproof.journal import Journal
 from opsproof.procedures.deploy.deploying import Deploying, DeployRequest
 from opsproof.procedures.deploy.hooks import Ran
 from opsproof.procedures.deploy.turnover import DEPLOYED, free_names, options_of
-from opsproof.procedures.deploy.updating import Code, Update, update_of
+from opsproof.procedures.deploy.updating import Code, Update, require_same_kind, update_of
 from opsproof.procedures.restore.neutralizing import Neutralizing, Purpose
 from opsproof.procedures.restore.safety import build_from_safety_backup, take_safety_backup
 from opsproof.system.postgres.databases import create_side, drop_database
 from opsproof.system.postgres.lock import Lock
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.server import connect, describe_database
+from opsproof.system.releases.sharing import share
 from opsproof.system.releases.upload import read_files, upload
 from opsproof.system.store import Store
 from opsproof.target import Target, ValidationSettings
-
-# What is in the release under a shared path goes: what is shared takes its place.
-_SHARE = """
-cd -- "$0" || exit
-mkdir -p -- "$1/$(dirname -- "$2")" "$(dirname -- "$2")" || exit
-if [ ! -e "$1/$2" ]; then
-  if [ -f "$2" ] && [ "$3" != folder ]; then cp -p -- "$2" "$1/$2" || exit
-  else mkdir -- "$1/$2" || exit
-  fi
-fi
-rm -rf -- "$2" && ln -s -- "$1/$2" "$2"
-"""
 
 
 class Preparing(Deploying):
@@ -55,6 +45,8 @@ class Preparing(Deploying):
         super().__init__(target, store, journal, request)
         self.pending: tuple[str, ...] = ()
         self.ran: list[Ran] = []
+        # A backup of long ago must not take along what was written since: only one of this very run is built from.
+        self._has_own_backup = False
         # Those of the last step, for its report.
         self.told: list[Ran] = []
 
@@ -79,6 +71,7 @@ class Preparing(Deploying):
         if self.facts is not None:
             self.safety = self._fresh_backup()
             if not self.safety:
+                self._has_own_backup = True
                 with self.journal.phase("backup"):
                     self.safety = take_safety_backup(self.target, self.store, self.journal, "before deploy").id
         return self.safety
@@ -93,6 +86,7 @@ class Preparing(Deploying):
         self.lock.check()
         self.release = self.releases.next_name((*self.layout.names, *(one[1:15] for one in self.layout.hidden)))
         self._begin(self._intent())
+        self.exchange.was_current = self.layout.current
         if self.facts is None:
             # Nothing else is there that could bear the intent.
             self._make_side(self.exchange.intent)
@@ -109,8 +103,7 @@ class Preparing(Deploying):
             HostError: One failed, or did not end in time.
         """
         self.lock.check()
-        self._has_hooked = self._has_hooked or bool(self.hooks.of(moment))
-        with self.journal.phase("hooks"):
+        with self.journal.phase("hooks"), self._noting_migrations(moment):
             ran = self.hooks.run(moment, self.releases.path(self.release), self.previous)
         self.ran += ran
         self.told += ran
@@ -120,21 +113,12 @@ class Preparing(Deploying):
         """Let the shared paths of the release lead to what all releases share. Return them.
 
         Raises:
+            ProofError: The way to one leads out of the release.
             HostError: One cannot be made.
         """
         self.lock.check()
-        path, shared = str(self.releases.path(self.release)), str(self.releases.shared)
         for one in self.target.deploy.shared:
-            kind = "folder" if one.endswith("/") else ""
-            done = self.releases.host.run("sh", "-c", _SHARE, path, shared, one.rstrip("/"), kind, accept=range(256))
-            if done.status != 0:
-                raise HostError(
-                    f"{one} of the release could not be made to lead to {shared}",
-                    expected="a folder that the deploy_user may write",
-                    found=done.stderr.strip(),
-                    kept="what is live is as it was",
-                    hint=f"ls -ld {shared} {shlex.quote(f'{shared}/{one}')}",
-                )
+            share(self.releases, self.release, one)
         return self.target.deploy.shared
 
     def plan_update(self) -> tuple[str, ...]:
@@ -148,6 +132,8 @@ class Preparing(Deploying):
         before = read_files(self.releases.host, self.releases.path(self.previous)) if self.previous else {}
         code = Code(path, self.package.files, before)
         self.update = update_of(self.target, self.host, code, exists=self.facts is not None)
+        if self.previous:
+            require_same_kind(self.target, self.host, self.update, self.releases.path(self.previous))
         if self.facts is None:
             self.pending = self.update.initial()
         else:
@@ -220,6 +206,17 @@ class Preparing(Deploying):
             return ""
         with connect(self.target.database) as connection:
             return state_of(connection)
+
+    @contextmanager
+    def _noting_migrations(self, moment: str) -> Iterator[None]:
+        """Note whether hooks migrate the live database: what somebody else does to it meanwhile is none of theirs."""
+        before = self._state() if self.hooks.of(moment) else ""
+        try:
+            yield
+        finally:
+            with suppress(DatabaseError):
+                if self._has_own_backup and before and self._state() != before:
+                    self._has_hooked = True
 
     def _make_side(self, intent: Intent) -> None:
         with maintenance(self.target.database) as connection:

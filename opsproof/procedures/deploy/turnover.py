@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from opsproof.errors import ProofError
 from opsproof.inspection.schemas.schemastate import state_of
 from opsproof.intent import Intent
 from opsproof.journal import Journal
@@ -59,6 +60,8 @@ class Turnover(Exchange):
         super().__init__(target, host, intent, journal)
         self.releases = releases
         self.has_side = False
+        # What `current` led to when this very run began; None where another run's is brought to its end.
+        self.was_current: str | None = None
 
     def stop_services(self) -> tuple[Service, ...]:
         """Stop the application's services; the outage begins. Return them.
@@ -159,8 +162,8 @@ class Turnover(Exchange):
 
         Args:
             store: Where the backup is.
-            has_hooked: Whether a hook of this very run may have done so. Who else has, and when, nobody can tell, and
-                what was written since must not go for it.
+            has_hooked: Whether a hook of this very run has done so, after its own backup. Who else has, and when,
+                nobody can tell, and what was written since must not go for it.
 
         Raises:
             OpsproofError: Something could not be brought back.
@@ -219,7 +222,7 @@ class Turnover(Exchange):
 
     def _flip_back(self) -> list[str]:
         release, previous = self.intent.options["release"], self.intent.options["previous"]
-        if self.releases.look().current != release:
+        if not self._is_elsewhere(release):
             return []
         # Else what runs would find other code than that which it was started with.
         self.serving.stop()
@@ -229,6 +232,16 @@ class Turnover(Exchange):
             return [f"current leads to {previous} again"]
         self.releases.unlink()
         return ["there is no current, as before"]
+
+    def _is_elsewhere(self, release: str) -> bool:
+        """Tell whether `current` leads to the release; or, in the very run, to anything else than before: by a hook."""
+        try:
+            current = self.releases.look().current
+        except ProofError:
+            if self.was_current is None:
+                raise
+            return True
+        return current == release or self.was_current not in (None, current)
 
 
 def free_names(target: Target, moment: datetime) -> tuple[str, str]:

@@ -150,6 +150,30 @@ class AlembicUpdate:
         return self.migrations.plan(place_of(self._target.database, database))
 
 
+def require_same_kind(target: Target, host: Host, update: Update, live: PurePosixPath) -> None:
+    """Refuse a release that nothing seems to update the database of, where the live one has migrations.
+
+    Args:
+        target: Whose.
+        host: Where its releases are.
+        update: Of the release.
+        live: The folder of the live release.
+
+    Raises:
+        MigrationError: It has lost them: a folder that was left out, or another project.
+    """
+    if update.name != "none" or target.deploy.database is not None or target.odoo_conf is not None:
+        return
+    if found := inis_in(host, str(live)):
+        raise MigrationError(
+            "The release has no alembic.ini, and the one that is live has",
+            expected="migrations in both, or the inventory to say that nothing updates the database",
+            found=f"{', '.join(found)}, and none in the release",
+            kept="what is live is as it was",
+            hint="look whether the release is whole; or `deploy: {database: none}` in the inventory",
+        )
+
+
 def missing_of(planned: Planned) -> tuple[str, ...]:
     """Return the revisions of the scripts that a database lacks, the oldest first."""
     there = planned.history.applied(planned.heads)

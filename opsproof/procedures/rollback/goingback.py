@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import shlex
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
@@ -15,12 +15,15 @@ from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.inspection.schemas.descent import Descent, require_consent_to_loss, require_reversible
 from opsproof.inspection.schemas.losses import count_losses
+from opsproof.inspection.schemas.schemastate import state_of
 from opsproof.journal import Journal
 from opsproof.procedures.commands import listing_command, release_command
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.deploy.changing import Changing
-from opsproof.procedures.deploy.odooupdating import OdooUpdate, modules_of
-from opsproof.procedures.deploy.updating import AlembicUpdate, Code, missing_of, update_of
+from opsproof.procedures.deploy.odoomodules import modules_of
+from opsproof.procedures.deploy.odooupdating import OdooUpdate
+from opsproof.procedures.deploy.updating import AlembicUpdate, Code, missing_of, require_same_kind, update_of
+from opsproof.procedures.rollback.fitting import backup_of, require_fit
 from opsproof.system.alembic.downgrade import read_downgrade
 from opsproof.system.alembic.migrations import Migrations, Place, place_of
 from opsproof.system.postgres.maintenance import maintenance
@@ -75,6 +78,7 @@ class GoingBack(Changing):
         self.reasons: tuple[str, ...] = ()
         self.revision = ""
         self._ledger: tuple[Entry, ...] = ()
+        self._updater = self._state = ""
 
     def find_server(self) -> Server:
         """Find out what server answers, with the live database on it.
@@ -134,11 +138,17 @@ class GoingBack(Changing):
         """
         if self.nothing_to_do:
             return self.nothing_to_do
+        self._state = self._read_state()
         path = self.releases.path(self.release)
         code = self._code(path, self.layout.current)
         update = update_of(self.target, self.host, code)
         if self.going.backup:
             self._choose_backup()
+        if self.choice is not None:
+            require_fit(update, self.choice, self.release, self._with_backup())
+        else:
+            require_same_kind(self.target, self.host, update, self.releases.path(self.layout.current))
+        self._updater = update.name
         if isinstance(update, AlembicUpdate):
             self._compare_revisions(update)
         elif isinstance(update, OdooUpdate):
@@ -154,7 +164,24 @@ class GoingBack(Changing):
             return f"the database goes back to {self.choice.id}: what was written since is only in what is parked"
         if self.how == "downgrade":
             return f"the database goes back with the release, and keeps its rows: undo {', '.join(self.reasons)}"
+        if self._updater == "none":
+            return "the database stays: neither the inventory nor the releases say what updates it"
         return "the database stays: the release knows its revisions and its modules"
+
+    def require_same_database(self) -> None:
+        """Make sure that nobody has migrated or replaced the database since it was compared; with the lock held.
+
+        Raises:
+            ProofError: Somebody has.
+        """
+        if self._state and self._read_state() != self._state:
+            raise ProofError(
+                "Another run has changed the database meanwhile: the plan is not true any more",
+                expected="the revisions and modules that the plan was made for",
+                found="others",
+                kept=UNTOUCHED,
+                hint="run the same command again, and read its plan",
+            )
 
     def examine(self) -> tuple[Finding, ...]:
         """Look for what would be in the way on the server. Return what is only worth knowing.
@@ -192,6 +219,10 @@ class GoingBack(Changing):
             f"wait for {self.target.health_url or 'nothing'}; else all of it is taken back",
         ]
 
+    def _read_state(self) -> str:
+        with connect(self.target.database) as connection:
+            return state_of(connection)
+
     def _previous(self) -> str:
         current, names = self.layout.current, self.layout.names
         said = next((one.previous for one in reversed(self._ledger) if one.release == current and one.previous), "")
@@ -220,11 +251,10 @@ class GoingBack(Changing):
         self.choice = choice
 
     def _compare_revisions(self, update: AlembicUpdate) -> None:
+        if self.choice is not None:
+            return
         place = place_of(self.target.database, self.target.database.name)
         there = update.migrations.plan(place)
-        if self.choice is not None:
-            self._require_known(self.choice, there.history.by_id)
-            return
         unknown = [one for one in there.heads if one not in there.history.by_id]
         if not unknown:
             missing = missing_of(there)
@@ -238,19 +268,6 @@ class GoingBack(Changing):
                 )
             return
         self._plan_down(place, there.history.heads_of(there.history.by_id))
-
-    def _require_known(self, choice: Choice, revisions: Collection[str]) -> None:
-        """Refuse a backup of a newer release's database: the older code could not work with it."""
-        applied = choice.sidecar.manifest.alembic_revisions if choice.sidecar else ()
-        unknown = [one for one in applied if one not in revisions]
-        if unknown:
-            raise ProofError(
-                f"{choice.id} is at a revision that release {self.release} does not know",
-                expected=f"a backup that was taken while {self.release} was live",
-                found=", ".join(unknown),
-                kept=UNTOUCHED,
-                hint=self._with_backup(),
-            )
 
     def _plan_down(self, place: Place, goal: tuple[str, ...]) -> None:
         """Plan the way down with the scripts of the release that is live: the other one has them no more."""
@@ -298,9 +315,7 @@ class GoingBack(Changing):
             )
 
     def _with_backup(self) -> str:
-        # The newest of those that were taken while that release was live.
-        known = (one.backup for one in reversed(self._ledger) if one.previous == self.release and one.backup)
-        backup = next(known, "ID")
+        backup = shlex.quote(backup_of(self._ledger, self.release) or "ID")
         return (
             f"{release_command(self.target, self.release)} --backup={backup}   brings back the data of before, too:"
             f" what was written since is lost\n{listing_command(self.target)}   shows the backups"

@@ -35,6 +35,7 @@ class ReleaseRollback(GoingBack):
             ProofError: One has left something unfinished since, or has let `current` lead elsewhere.
         """
         self._hold_releases("rollback")
+        self.require_same_database()
         planned = self.layout.current, self.release
         if (self.releases.look().current, self.choose_release()) != planned:
             raise ProofError(

@@ -256,7 +256,10 @@ class Migrations:
             "PGDATABASE": address.name,
             "DATABASE_URL": url_of(address),
         }
-        return {**{name: value for name, value in words.items() if value}, **own, "PGOPTIONS": options}
+        # What is compiled would stand beside the scripts: a dry run writes nothing, and a release that another account
+        # has written into cannot be removed by its own.
+        own |= {"PGOPTIONS": options, "PYTHONDONTWRITEBYTECODE": "1"}
+        return {**{name: value for name, value in words.items() if value}, **own}
 
 
 def place_of(address: DatabaseAddress, name: str) -> Place:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -21,6 +21,7 @@ from opsproof.system.releases.ledger import Entry, read_ledger, write_entry
 STAMP = "%Y%m%d%H%M%S"
 NAME = re.compile(r"\d{14}Z?")  # Ansistrano's have a Z
 REMOVE_SECONDS = 1800.0
+_SECOND = timedelta(seconds=1)
 _NEXT = ".current.opsproof"
 _HIDDEN = re.compile(r"\.(\d{14}Z?)\.(uploading|removing|unfinished)")
 # What `current` is, where it leads to, and where `releases` really is; then what is in there.
@@ -163,11 +164,15 @@ class Releases:
         )
 
     def next_name(self, taken: Iterable[str]) -> str:
-        """Return the name of a new release: the time in UTC, later than that of any other."""
-        moment, known = datetime.now(UTC), {one.rstrip("Z") for one in taken}
-        while (name := moment.strftime(STAMP)) in known:
-            moment += timedelta(seconds=1)
-        return name
+        """Return the name of a new release: the time in UTC, later than that of any other, whatever the clock says.
+
+        What is pruned is the oldest by their names: a clock may have been ahead, or this one be behind.
+        """
+        moment = datetime.now(UTC)
+        for one in taken:
+            with suppress(ValueError, OverflowError):  # somebody's fourteen digits that are no time
+                moment = max(moment, datetime.strptime(one.rstrip("Z"), STAMP).replace(tzinfo=UTC) + _SECOND)
+        return moment.strftime(STAMP)
 
     def prepare_flip(self, name: str) -> None:
         """Make the link that is to take the place of `current`, beside it.

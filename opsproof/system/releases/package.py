@@ -20,6 +20,9 @@ TAR = "release.tar"
 UNTOUCHED = "nothing was changed"
 _FILE_MODE, _PROGRAM_MODE = 0o644, 0o755
 _READ_BYTES = 1 << 18
+_HEAD_BYTES = 1000
+# What stands in a commit for a file that Git LFS keeps elsewhere.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Packer:
         """Add a file of that many bytes.
 
         Raises:
+            ConfigurationError: It is not the file, but what Git LFS has in its place.
             HostError: It is shorter by now, or there is no room for the tar.
         """
         name = self._new(path)
@@ -95,6 +99,14 @@ class Packer:
         entry.size, entry.mode = size, _PROGRAM_MODE if is_program else _FILE_MODE
         hashed = _Hashed(content)
         self._write(entry, hashed)
+        if size < _HEAD_BYTES and hashed.head.startswith(_POINTER):
+            raise ConfigurationError(
+                f"{self._source} holds a pointer in the place of a file that Git LFS keeps",
+                expected="the files themselves",
+                found=repr(path),
+                kept=UNTOUCHED,
+                hint="git clone URL release && git -C release lfs pull   and then: --release=release",
+            )
         self._files[name] = PackedFile(hashed.digest.hexdigest(), None, size)
         if name == REVISION:
             self._revision = hashed.head.decode(errors="replace").strip().partition("\n")[0]
@@ -179,6 +191,6 @@ class _Hashed:
     def read(self, size: int = _READ_BYTES) -> bytes:
         piece = self._content.read(size)
         self.digest.update(piece)
-        if len(self.head) < 1000:
-            self.head += piece[:1000]
+        if len(self.head) < _HEAD_BYTES:
+            self.head += piece[:_HEAD_BYTES]
         return piece

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from opsproof.errors import ConfigurationError, HostError
+from opsproof.system.releases.archives import is_archive, not_a_file, pack_archive
 from opsproof.system.releases.package import UNTOUCHED, Package, Packer
 
 FORMS = "a folder, an archive (.tar, .tar.gz, .zip), or a git repository with a ref: URL#REF, PATH#REF"
 GIT_SECONDS = 900.0
 GIT = ".git"
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|[^/\s@:]+@[^/\s:]+:)", re.IGNORECASE)
-_USERINFO = re.compile(r"://[^\s/@]*@")
+# A password may have an @ of its own.
+_USERINFO = re.compile(r"://[^\s/]*@")
 _LAST_LINES = 5
+# Git's hooks, and what is run by one, have these in their environment: they would lead to another repository.
+_ELSEWHERE = frozenset(
+    ("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE", "GIT_INDEX_FILE",
+     "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE",
+     "GIT_WORK_TREE")
+)  # fmt: skip
 
 
 def pack(source: str, folder: Path) -> Package:
@@ -47,18 +55,17 @@ def pack(source: str, folder: Path) -> Package:
     try:
         if path.is_dir():
             return _pack_folder(path, folder)
-        if tarfile.is_tarfile(path):
-            return _pack_tar(path, folder)
-        if zipfile.is_zipfile(path):
-            return _pack_zip(path, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        is_one = is_archive(path)
+    except OSError as error:
         raise HostError(
             f"{source} cannot be read: {error}",
             expected=FORMS,
             found=str(error),
             kept=UNTOUCHED,
-            hint="get it again, or make it anew",
+            hint=f"ls -l {shlex.quote(source)}",
         ) from error
+    if is_one:
+        return pack_archive(path, folder)
     raise _no_release(source, "a file of another kind")
 
 
@@ -79,7 +86,7 @@ def _pack_folder(path: Path, folder: Path) -> Package:
             with file.open("rb") as content:
                 packer.add_file(name, status.st_size, content, is_program=bool(status.st_mode & 0o100))
         else:
-            raise _not_a_file(str(path), name)
+            raise not_a_file(str(path), name)
     return packer.finish(_revision_of(path))
 
 
@@ -109,77 +116,6 @@ def _revision_of(path: Path) -> str:
         return ""  # a repository without a commit, or without git
 
 
-def _pack_tar(path: Path, folder: Path) -> Package:
-    packer = Packer(folder, str(path))
-    with tarfile.open(path) as archive:
-        revision = archive.pax_headers.get("comment", "")
-        members = [one for one in archive.getmembers() if one.name.strip("./")]
-        top = _only_folder([one.name for one in members], path)
-        for one in members:
-            name = _below(one.name, top)
-            if not name:
-                continue
-            if one.isdir():
-                packer.add_folder(name)
-            elif one.issym():
-                packer.add_link(name, one.linkname)
-            elif one.isfile() or one.islnk():
-                content = archive.extractfile(one)
-                if content is None:
-                    raise _not_a_file(str(path), one.name)
-                size = archive.getmember(one.linkname).size if one.islnk() else one.size
-                packer.add_file(name, size, content, is_program=bool(one.mode & 0o100))
-            else:
-                raise _not_a_file(str(path), one.name)
-    return packer.finish(revision)
-
-
-def _pack_zip(path: Path, folder: Path) -> Package:
-    packer = Packer(folder, str(path))
-    with zipfile.ZipFile(path) as archive:
-        comment = archive.comment.decode(errors="replace").strip()
-        revision = comment if re.fullmatch(r"[0-9a-f]{40,64}", comment) else ""
-        members = [one for one in archive.infolist() if one.filename.strip("./")]
-        top = _only_folder([one.filename for one in members], path)
-        for one in members:
-            name, mode = _below(one.filename, top), one.external_attr >> 16
-            if not name:
-                continue
-            if one.is_dir():
-                packer.add_folder(name)
-            elif stat.S_ISLNK(mode):
-                packer.add_link(name, archive.read(one).decode(errors="surrogateescape"))
-            elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
-                with archive.open(one) as content:
-                    packer.add_file(name, one.file_size, content, is_program=bool(mode & 0o100))
-            else:
-                raise _not_a_file(str(path), one.filename)
-    return packer.finish(revision)
-
-
-def _only_folder(names: list[str], path: Path) -> str:
-    """Return the folder that an archive wraps everything in, as hosters of git make them; empty where there is none.
-
-    It counts only where it is called as the archive is, or as a project and the archive's name: a project may have one
-    folder of its own.
-    """
-    tops = {name.removeprefix("./").partition("/")[0] for name in names}
-    if len(tops) != 1 or not all("/" in name.removeprefix("./").rstrip("/") for name in names if _is_file(name, names)):
-        return ""
-    (top,) = tops
-    stem = re.sub(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|zip)$", "", path.name)
-    return top if top == stem or top.endswith(f"-{stem}") else ""
-
-
-def _is_file(name: str, names: list[str]) -> bool:
-    return not name.endswith("/") and not any(other.startswith(f"{name}/") for other in names)
-
-
-def _below(name: str, top: str) -> str:
-    name = name.removeprefix("./")
-    return name[len(top) :].lstrip("/") if top else name
-
-
 def _pack_git(repository: str, ref: str, folder: Path) -> Package:
     if shutil.which("git") is None:
         raise HostError(
@@ -207,7 +143,7 @@ def _pack_git(repository: str, ref: str, folder: Path) -> Package:
             kept=UNTOUCHED,
             hint=f"git clone --recurse-submodules {named} release   and then: --release=release",
         )
-    _git("-C", str(bare), "archive", "--format=tar", f"--output={archive}", commit)
+    _git("-C", str(bare), "archive", "--format=tar", f"--output={archive.absolute()}", commit)
     packer_folder = folder / "packed"
     packer_folder.mkdir()
     packer = Packer(packer_folder, f"{named}#{ref}")
@@ -227,11 +163,12 @@ def _pack_git(repository: str, ref: str, folder: Path) -> Package:
 
 
 def _git(*words: str, secret: str = "") -> str:
+    inherited = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     try:
         done = subprocess.run(
             ["git", *words],  # noqa: S607 # the one on the PATH, as people have it
-            # It must not wait for a password that nobody types.
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
+            # It must not wait for a password that nobody types, nor write into a repository that it only looks at.
+            env={**inherited, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=GIT_SECONDS,
@@ -260,14 +197,4 @@ def _no_release(source: str, found: str) -> ConfigurationError:
         found=found,
         kept=UNTOUCHED,
         hint="--release=.   --release=dist/app-1.2.tar.gz   --release=https://example.com/app.git#v1.2",
-    )
-
-
-def _not_a_file(source: str, name: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{source} holds what is neither a file nor a folder nor a link",
-        expected="files, folders and symbolic links",
-        found=repr(name),
-        kept=UNTOUCHED,
-        hint="leave devices, pipes and sockets out of the release",
     )
