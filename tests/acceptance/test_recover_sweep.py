@@ -29,7 +29,7 @@ from tests.lab.sweeping import Ground, Variant, prepared_ground
 pytestmark = pytest.mark.slow
 
 ILL = "swapped, and ill"
-# Each stage, with a dozen moments every other one, on one of the servers, with one of the filestores.
+# Each stage, with a dozen moments every third one, on one of the servers, with one of the filestores.
 LEFT = [
     (Variant(WHEEL), "building", phase("load")),
     (Variant(SYSTEM, exchanged=True), "built", passed("test_add_files")),
@@ -39,20 +39,18 @@ LEFT = [
     (Variant(WHEEL, exchanged=True, in_place=True), "dropped, with files", passed("test_add_files")),
     (Variant(SYSTEM, exchanged=True), ILL, passed("test_swap")),
     (Variant(SYSTEM, exchanged=True, in_place=True), ILL, passed("test_swap")),
-][:: 1 if MOMENTS > 12 else 2]
+][:: 1 if MOMENTS > 12 else 3]
 # Nothing was live before: where a server is made anew.
 LOST = [
     (variant, stage, left_at)
-    for variant in (Variant(WHEEL), Variant(SYSTEM, in_place=True))
+    for variant in (Variant(SYSTEM, in_place=True), Variant(WHEEL))[: 2 if MOMENTS > 12 else 1]
     for stage, left_at in (
         ("building", phase("load")),
         ("stopping", passed("test_stop_services")),
         ("swapped", passed("test_swap")),
     )
 ]
-UNDONE = [Variant(WHEEL, exchanged=True), Variant(SYSTEM)]
-if MOMENTS > 12:
-    UNDONE.append(Variant(SYSTEM, exchanged=True))
+UNDONE = [Variant(WHEEL, exchanged=True), Variant(SYSTEM), Variant(SYSTEM, exchanged=True)][: 3 if MOMENTS > 12 else 1]
 EACH = share(len(LEFT) + len(UNDONE))
 
 
