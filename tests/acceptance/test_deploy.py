@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from opsproof.system.releases.ledger import LEDGER
 from tests.lab.action_run import require_failure
 from tests.lab.deployable import COUPON, WANTS_COUPON, Deployable, deployable
 from tests.lab.postgres_server import PostgresServer
@@ -109,7 +110,12 @@ def test_pruning_and_rolling_back_never_go_by_modification_times(shop: Deployabl
     # One was live until now; the backup before the rollback, which is kept, is of the data of three.
     assert shop.look().releases[1:] == (names[0], names[2], four.release)
     assert four.pruned == [names[1]]
-    back = shop.roll_back()
+    with (shop.folder / "releases" / LEDGER).open("a") as ledger:
+        ledger.write('{"release": "2026')
+    five = shop.run_through(shop.write_release("five"))
+    assert five.pruned == []
+    assert shop.look().releases[1:] == (names[0], names[2], four.release, five.release)
+    back = shop.roll_back(f"--to-release={names[0]}")
     assert back.status == 0, back.output
     assert (shop.look().version, shop.current) == ("one", names[0])
 

@@ -151,8 +151,8 @@ def test_a_backup_that_does_not_go_with_the_release_is_refused_and_the_hint_name
 ) -> None:
     if shop.app.heads() != ["coupon_01"]:
         shop.run_through(shop.write_release("two", COUPON))
-    (first,) = [one.release for one in shop.procedure("").releases.ledger() if not one.previous]
-    (second,) = [one.backup for one in shop.procedure("").releases.ledger() if one.previous == first]
+    (first,) = [one.release for one in shop.procedure("").releases.ledger().entries if not one.previous]
+    (second,) = [one.backup for one in shop.procedure("").releases.ledger().entries if one.previous == first]
     more = Script("note_01", "coupon_01", "op.add_column('orders', sa.Column('note', sa.String))", "pass")
     third = shop.run_through(shop.write_release("three", COUPON, more)).safety
     with pytest.raises(ProofError, match="does not go with release") as caught:

@@ -68,15 +68,22 @@ class Deploy(Preparing):
     def prune(self) -> list[str]:
         """Remove the oldest releases, but never one that somebody may have to go back to. Return which went.
 
-        A backup is of the data that the release before it has worked on: both stay for as long as it is kept.
+        A backup is of the data that the release before it has worked on: both stay for as long as it is kept. Where a
+        line of the ledger cannot be read nobody knows which: all stay.
 
         Raises:
             HostError: One cannot be removed.
             StoreError: The store does not say which backups it keeps.
         """
         self.lock.check()
-        needed = {self.previous, self.release}
-        for entry in self.releases.ledger():
+        needed, ledger = {self.previous, self.release}, self.releases.ledger()
+        if ledger.damaged:
+            lines = ", ".join(str(number) for number in ledger.damaged)
+            self.journal.warn(
+                f"no release is pruned: line {lines} of {ledger.path} cannot be read; correct it, or remove it"
+            )
+            return []
+        for entry in ledger.entries:
             if {entry.release, entry.previous} - needed and entry.backup and self._is_kept(entry.backup):
                 needed |= {entry.release, entry.previous}
         self.pruned = self.releases.prune(self.target.deploy.keep_releases, needed)

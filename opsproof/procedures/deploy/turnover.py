@@ -141,7 +141,7 @@ class Turnover(Exchange):
             OpsproofError: It could not be written down.
         """
         entry = entry_of(self.intent, self.has_swapped)
-        if entry not in self.releases.ledger():
+        if entry not in self.releases.ledger().entries:
             self.releases.write_down(entry)
         if self.has_swapped:
             super().keep()

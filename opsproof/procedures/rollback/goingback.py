@@ -100,7 +100,7 @@ class GoingBack(Changing):
             ProofError: There is none.
             ConfigurationError: The one that was named is not there.
         """
-        self.layout, self._ledger = self.releases.look(), self.releases.ledger()
+        self.layout, self._ledger = self.releases.look(), self.releases.ledger().entries
         current, names = self.layout.current, self.layout.names
         if self.going.release and self.going.release not in names:
             raise ConfigurationError(

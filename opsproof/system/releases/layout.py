@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from opsproof.errors import CommandFailed, HostError, ProofError
 from opsproof.system.hosts.host import Completed, Host
-from opsproof.system.releases.ledger import Entry, read_ledger, write_entry
+from opsproof.system.releases.ledger import Entry, Ledger, read_ledger, write_entry
 
 STAMP = "%Y%m%d%H%M%S"
 NAME = re.compile(r"\d{14}Z?")  # Ansistrano's have a Z
@@ -306,8 +306,12 @@ class Releases:
             self.remove(name)
         return gone
 
-    def ledger(self) -> tuple[Entry, ...]:
-        """Return the ledger, oldest line first."""
+    def ledger(self) -> Ledger:
+        """Return the ledger.
+
+        Raises:
+            HostError: It cannot be read.
+        """
         return read_ledger(self.host, str(self.root))
 
     def write_down(self, entry: Entry) -> None:

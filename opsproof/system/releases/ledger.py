@@ -41,22 +41,40 @@ class Entry:
     by: str = ""
 
 
-def read_ledger(host: Host, root: str) -> tuple[Entry, ...]:
-    """Return the ledger of a folder of releases, oldest line first; a line that cannot be read is passed over.
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger of a folder of releases.
+
+    Attributes:
+        path: Where it is on its host.
+        entries: Its lines, the oldest first.
+        damaged: The numbers of the lines that cannot be read, from 1 on.
+    """
+
+    path: str
+    entries: tuple[Entry, ...]
+    damaged: tuple[int, ...]
+
+
+def read_ledger(host: Host, root: str) -> Ledger:
+    """Return the ledger of a folder of releases.
 
     Raises:
         HostError: It cannot be read.
     """
-    text = host.run("sh", "-c", '[ ! -f "$0" ] || cat -- "$0"', f"{root}/{LEDGER}").stdout
-    known, found = {one.name for one in fields(Entry)}, []
-    for line in text.splitlines():
+    path = f"{root}/{LEDGER}"
+    text = host.run("sh", "-c", '[ ! -f "$0" ] || cat -- "$0"', path).stdout
+    known, found, damaged = {one.name for one in fields(Entry)}, list[Entry](), list[int]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             one = json.loads(line)
             words = {name: str(value) for name, value in one.items() if name in known}
             found.append(Entry(**words))
         except (ValueError, TypeError, AttributeError):
-            continue
-    return tuple(found)
+            damaged.append(number)
+    return Ledger(path, tuple(found), tuple(damaged))
 
 
 def write_entry(host: Host, root: str, entry: Entry) -> None:
