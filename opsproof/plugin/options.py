@@ -157,7 +157,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="roll the schema back to this revision, as Alembic takes it: an id, its beginning, -1, base",
     )
     group.addoption(
-        "--allow-data-loss", action="store_true", help="let a rollback destroy the data that its plan names"
+        "--allow-data-loss",
+        action="store_true",
+        help="let a rollback destroy the data that its plan names, or a deploy begin with an empty database anew",
     )
     group.addoption(
         "--allow-drift", action="store_true", help="roll back a schema that is not what its migrations make of it"

@@ -156,6 +156,19 @@ def test_the_first_deploy_makes_the_database(shop: Deployable) -> None:
     assert shop.app.heads() == ["coupon_01"]
     assert run.case("test_after_cleanup").properties["deploy_backup"] == ""
     require_nothing_left(shop.app)
+    # From the second deploy on somebody has lost it, or has misspelt its name: an empty one is no deploy of that.
+    second = shop.run_through(shop.write_release("two", COUPON, wants=WANTS_COUPON))
+    shop.app.server.drop_database(shop.app.name)
+    lost = shop.deploy(shop.write_release("three", COUPON, wants=WANTS_COUPON))
+    require_failure(
+        lost, "test_nothing_is_in_the_way", f"--backup={second.safety}", "--allow-data-loss begins with an empty one"
+    )
+    with shop.app.server.connect() as connection:
+        query = "SELECT count(*) FROM pg_database WHERE datname = %s"
+        assert connection.execute(query, (shop.app.name,)).fetchone() == (0,)
+    assert shop.current == second.release
+    anew = shop.must_deploy(shop.write_release("three", COUPON, wants=WANTS_COUPON), "--allow-data-loss")
+    assert anew.case("test_after_cleanup").properties["deploy_backup"] == ""
 
 
 @pytest.mark.slow

@@ -63,14 +63,14 @@ class Erp:
         own = variables_of(self.host, login, **more, deploy=deploy)
         self.project.write_inventory({ENVIRONMENT: {TARGET: own}})
 
-    def deploy(self, version: str, files: Mapping[str, str]) -> ActionRun:
+    def deploy(self, version: str, files: Mapping[str, str], *arguments: str) -> ActionRun:
         """Deploy a release of the addon, to the run's end."""
         release = write_release(self.project.folder, version, files)
-        return self.project.run(f"--release={release}", action=DEPLOY, env=ENVIRONMENT)
+        return self.project.run(f"--release={release}", *arguments, action=DEPLOY, env=ENVIRONMENT)
 
-    def must_deploy(self, version: str, files: Mapping[str, str]) -> Mapping[str, str]:
+    def must_deploy(self, version: str, files: Mapping[str, str], *arguments: str) -> Mapping[str, str]:
         """Deploy, which must succeed; return what its XML says of it."""
-        run = self.deploy(version, files)
+        run = self.deploy(version, files, *arguments)
         assert run.status == 0, run.output
         return run.case("test_after_cleanup").properties
 
@@ -203,7 +203,7 @@ def test_the_way_back_takes_the_data_of_before_along(erp: Erp) -> None:
 def test_a_first_database_is_made_by_odoo(erp: Erp) -> None:
     erp.host.inside(f"systemctl stop odoo; cd /; runuser -u postgres -- dropdb prod; rm -r {FILESTORE}")
     erp.describe("root")
-    made = erp.must_deploy("2.0", SECOND)
+    made = erp.must_deploy("2.0", SECOND, "--allow-data-loss")
     assert (made["deploy_changes"], made["deploy_backup"], made["deploy_parked"]) == ("base", "", "")
     assert erp.odoo.call("ir.module.module", "search_count", [["state", "=", "installed"]]) > 1
     assert erp.host.sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'prod'") == "odoo"

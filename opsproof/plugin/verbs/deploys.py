@@ -31,7 +31,8 @@ def deploy(run: Run, target: Target, store: Store) -> Iterator[Deploy]:
     options = run.options
     # A dry run changes nothing that would have to be confirmed.
     confirmed = options.dry_run or target.name in options.confirm
-    procedure = Deploy(target, store, run.journal, DeployRequest(options.release, options.reuse_backup, confirmed))
+    request = DeployRequest(options.release, options.reuse_backup, confirmed, options.data_loss)
+    procedure = Deploy(target, store, run.journal, request)
     yield from _finished(run, target, procedure)
 
 

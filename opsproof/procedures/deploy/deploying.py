@@ -12,6 +12,7 @@ from opsproof.errors import ConfigurationError, DatabaseMissing, OpsproofError
 from opsproof.inspection.finding import Finding, require
 from opsproof.inspection.restores.preflight import examine_rollback
 from opsproof.journal import Journal
+from opsproof.procedures.commands import restore_command
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.deploy.changing import Changing
 from opsproof.procedures.deploy.hooks import Hooks
@@ -37,11 +38,13 @@ class DeployRequest:
         release: What to deploy: a folder, an archive, `URL#ref`; None where nobody said so.
         reuse_backup: How old a verified backup may be to stand for the one that is taken before; None takes one.
         confirmed: Whether a protected target was named.
+        data_loss: Whether an empty database may take the place of one that earlier deploys had.
     """
 
     release: str | None = None
     reuse_backup: timedelta | None = None
     confirmed: bool = False
+    data_loss: bool = False
 
 
 class Deploying(Changing):
@@ -185,7 +188,9 @@ class Deploying(Changing):
 
     def _examine_database(self) -> list[Finding]:
         """Tell what an update of the database would need; whether there is one is known only with the release there."""
-        if self.target.deploy.database == "none" or self.facts is None:
+        if self.facts is None:
+            return self._examine_lost_database()
+        if self.target.deploy.database == "none":
             return []
         try:
             with maintenance(self.target.database) as connection:
@@ -193,3 +198,20 @@ class Deploying(Changing):
         except OpsproofError as error:
             return [Finding("the database", "what an update of it needs", error.summary, error.hint, blocks=False)]
         return [Finding(one.subject, one.expected, one.found, one.hint, blocks=False) for one in found]
+
+    def _examine_lost_database(self) -> list[Finding]:
+        """Tell where a deploy would make an empty database in the place of one that is gone, or was misspelt."""
+        backed_up = [entry for entry in self.releases.ledger().entries if entry.backup]
+        if not backed_up or self.request.data_loss:
+            return []
+        last, name = backed_up[-1], self.target.database.name
+        return [
+            Finding(
+                f"the database {name!r}",
+                "the one that earlier deploys had: the ledger names their backups",
+                f"none of that name; {last.backup} was taken before the release of {last.release}",
+                f"see that dbname is right; {restore_command(self.target, last.backup)}"
+                "; --allow-data-loss begins with an empty one",
+                blocks=True,
+            )
+        ]
