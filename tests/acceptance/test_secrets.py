@@ -160,7 +160,7 @@ def test_a_failing_backup_keeps_them_to_itself(planted: Planted, failure: str) -
             connection.execute("CREATE TABLE secret ()")
     else:
         (planted.project.folder / "broken.py").write_text(
-            "from opsproof.system import host\n"
+            "from opsproof.system.hosts import host\n"
             "def pytest_collection_finish():\n"
             "    def broken(*argv, **how): raise TypeError(f'unexpected {how}')\n"
             "    host.Pipe.__init__ = broken\n"
