@@ -17,6 +17,7 @@ from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import drop_database, write_intent
 from opsproof.system.postgres.dropping import survives
 from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.server import connect
 from opsproof.system.postgres.swap import park
 from opsproof.system.store import Store
 from opsproof.target import Target
@@ -65,6 +66,9 @@ class Ending:
             OpsproofError: It does not answer, a service does not keep running, or a file is missing.
         """
         target = self.target
+        # First: without a database the services have nothing to run on, and would say less clearly why.
+        with connect(target.database):
+            pass
         nothing = Intent("recover", "", target.environment, target.name, target.database.name, "", "", "", "", "kept",
                          target.services, "", "")  # fmt: skip
         exchange = self._exchange(nothing)

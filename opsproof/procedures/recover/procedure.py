@@ -193,7 +193,9 @@ class Recover:
         done += self._clear_away()
         for line in done:
             self.journal.warn(f"recovered: {line}")
-        self.is_live = self._exists() or self.unfinished is None or self.unfinished[1].had_live
+        # A first deploy that is taken back leaves none. A restore that has brought none back is no good end.
+        begun = self.unfinished[1] if self.unfinished else None
+        self.is_live = self._exists() or begun is None or begun.had_live or not is_of_a_release(begun)
         again = [AGAIN] if self._is_in_the_way_of_an_undo() else []
         self.verdict = (*done, *again) if done else ("nothing was unfinished",)
         return done
@@ -204,7 +206,6 @@ class Recover:
         Raises:
             OpsproofError: Something is wrong.
         """
-        # Without a database the services have nothing to run on.
         found = self._ending.require_whole() if self.is_live else 0
         left = find_unfinished(self.target)
         if left:
