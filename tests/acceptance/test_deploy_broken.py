@@ -17,28 +17,13 @@ from opsproof.procedures.deploy.procedure import Deploy
 from opsproof.procedures.rollback.goingback import Going
 from opsproof.procedures.rollback.release import ReleaseRollback
 from opsproof.system.store import open_store
-from tests.lab.deployable import COUPON, STEPS, WANTS_COUPON, Deployable, deployable
+from tests.lab.deployable import COUPON, STEPS, WANTS_COUPON, Deployable
 from tests.lab.migrated import Script
-from tests.lab.postgres_server import PostgresServer
+
+pytest_plugins = ["tests.lab.deployed"]
 
 NAMES = [name for name, _ in STEPS]
 AHEAD = "UPDATE alembic_version SET version_num = 'ahead'"
-
-
-@pytest.fixture(scope="module")
-def made(wheel_postgres: PostgresServer) -> Iterator[Deployable]:
-    with deployable(wheel_postgres) as shop:
-        shop.run_through(shop.write_release("one"))
-        yield shop
-
-
-@pytest.fixture
-def shop(made: Deployable) -> Iterator[Deployable]:
-    """One whose first release is live, and whatever a test did to its inventory is taken back."""
-    try:
-        yield made
-    finally:
-        made.describe()
 
 
 def go_through(deploy: Deploy, last: str) -> None:

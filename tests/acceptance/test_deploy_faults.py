@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from opsproof.errors import DatabaseError
 from tests.lab.action_run import require_failure
-from tests.lab.deployable import COUPON, DEPLOY, STEPS, WANTS_COUPON, Deployable, deployable
+from tests.lab.deployable import COUPON, DEPLOY, STEPS, WANTS_COUPON, Deployable
 from tests.lab.migrated import ENVIRONMENT, Script
 from tests.lab.moments import MOMENTS
-from tests.lab.postgres_server import PostgresServer
+
+pytest_plugins = ["tests.lab.deployed"]
 
 NAMES = [name for name, _ in STEPS]
 # In the default tier those that leave something else behind each; all of them in the slow one, where a dozen moments
@@ -22,22 +22,6 @@ NAMES = [name for name, _ in STEPS]
 QUICK = ("plan_update", "update_database", "flip")
 ENDS = [(name, True) for name in NAMES] + [(name, False) for name in (NAMES if MOMENTS > 12 else QUICK)]
 SLEEP = "import time; time.sleep(60)"
-
-
-@pytest.fixture(scope="module")
-def made(wheel_postgres: PostgresServer) -> Iterator[Deployable]:
-    with deployable(wheel_postgres) as shop:
-        shop.must_deploy(shop.write_release("one"))
-        yield shop
-
-
-@pytest.fixture
-def shop(made: Deployable) -> Iterator[Deployable]:
-    """One whose first release is live, and whatever a test did to its inventory is taken back."""
-    try:
-        yield made
-    finally:
-        made.describe()
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_what_the_release_has_there_gives_way(releases: Releases, release: Path)
 
 
 def test_a_link_of_the_release_above_a_shared_path_takes_nothing_away(releases: Releases, release: Path) -> None:
-    (release / "data").symlink_to("../../shared/data")
+    (release / "data").symlink_to(Path("..", "..", "shared", "data"))
     with pytest.raises(ProofError, match="leads out of the release"):
         share(releases, NAME, "data/uploads")
     assert precious(releases) == "precious"
