@@ -77,7 +77,16 @@ class CommandFailed(HostError):
 
 
 class CommandTimeout(HostError):
-    """A command took longer than it may, or stopped making progress."""
+    """A command took longer than it may, or stopped making progress.
+
+    Args:
+        summary: As every error's, and so is the rest.
+        printed: What it had printed by then, as far as that is known.
+    """
+
+    def __init__(self, summary: str, *, printed: str = "", **told: str) -> None:
+        self.printed = printed
+        super().__init__(summary, **told)
 
 
 class DatabaseError(OpsproofError):

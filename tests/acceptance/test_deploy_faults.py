@@ -100,9 +100,11 @@ def test_a_hook_that_fails(shop: Deployable, moment: str) -> None:
 
 def test_a_hook_that_hangs(shop: Deployable) -> None:
     before = shop.look()
-    shop.describe(hooks={"before_symlink": f"python3 -c '{SLEEP}'"}, deploy={"hook_timeout": 0.5})
+    shop.describe(hooks={"before_symlink": f"printf 'Sure? '; python3 -c '{SLEEP}'"}, deploy={"hook_timeout": 0.5})
     run = shop.deploy(shop.write_release("two"))
-    require_failure(run, "test_before_symlink", "did not end within 0.5 seconds", "hook_timeout")
+    require_failure(run, "test_before_symlink", "did not end within 0.5 seconds", "hook_timeout", "found:    Sure?")
+    (killed,) = run.named("hook")
+    assert (killed["status"], killed["output"]) == (None, "Sure?")
     shop.require_as_before(before)
 
 

@@ -83,6 +83,14 @@ class TestRun:
         assert await_end(*map(int, (tmp_path / "pids").read_text().split()))
         assert children() == before
 
+    def test_what_a_command_said_before_it_took_too_long_is_told(self) -> None:
+        with pytest.raises(CommandTimeout) as caught:
+            HOST.run("sh", "-c", "echo begun; printf 'Go on? [y/N] ' >&2; sleep 60", timeout=0.5)
+        assert caught.value.printed == "begun\nGo on? [y/N]"
+        assert caught.value.found.endswith("its last lines:\nbegun\nGo on? [y/N]")
+        with pytest.raises(CommandTimeout, match="it printed nothing"):
+            HOST.run("sleep", "60", timeout=0.1)
+
     def test_the_environment_has_neither_secrets_nor_libpqs_variables(self, monkeypatch: pytest.MonkeyPatch) -> None:
         planted = (
             "PGPASSWORD",

@@ -86,29 +86,35 @@ class Hooks:
         try:
             done = self._host.run("sh", "-c", _RUN, str(release), line, env=environ, timeout=timeout, accept=range(256))
         except CommandTimeout as error:
+            output = self._note(moment, command, None, error.printed, time.monotonic() - started)
             raise CommandTimeout(
                 f"The hook {moment} did not end within {timeout:g} seconds",
-                expected="an end: hook_timeout of the inventory's deploy says when",
-                found=command,
+                expected=f"an end, by hook_timeout of the inventory's deploy, of: {command}",
+                found=_tail(output),
                 kept=f"it was killed, with everything that it had started; {kept}",
                 hint=f"{again}\nshows what it waits for; or raise deploy.hook_timeout",
             ) from error
-        # Before it is cut: half a secret is not known for one any more.
-        output, seconds = self._journal.redactor.clean(done.stdout)[-MOST_OUTPUT:], time.monotonic() - started
+        seconds = time.monotonic() - started
+        output = self._note(moment, command, done.status, done.stdout, seconds)
         # A negative status is a signal's, which no list of accepted ones has: the host has said so already.
-        self._journal.record(
-            "hook", moment=moment, command=command, status=done.status, seconds=round(seconds, 3), output=output
-        )
         if done.status != 0:
-            tail = "\n".join(output.strip().splitlines()[-LAST_LINES:])
             raise CommandFailed(
                 f"The hook {moment} ended with exit status {done.status}",
                 expected=f"exit status 0 of: {command}",
-                found=tail or "it printed nothing",
+                found=_tail(output),
                 kept=kept,
                 hint=again,
             )
         return Ran(moment, command, output, seconds)
+
+    def _note(self, moment: str, command: str, status: int | None, printed: str, seconds: float) -> str:
+        """Write down what a hook did; its status is None where it was killed. Return its output."""
+        # Before it is cut: half a secret is not known for one any more.
+        output = self._journal.redactor.clean(printed)[-MOST_OUTPUT:]
+        self._journal.record(
+            "hook", moment=moment, command=command, status=status, seconds=round(seconds, 3), output=output
+        )
+        return output
 
     def _line(self, command: str, release: PurePosixPath) -> str:
         """Return the command line; a file of pytest's is run by the release's own interpreter."""
@@ -119,3 +125,7 @@ class Hooks:
             if self._host.is_executable(str(release / name / "bin" / "python")):
                 return f"{name}/bin/python -m pytest {shlex.quote(command)}"
         return f"{self._target.migrations.python or 'python3'} -m pytest {shlex.quote(command)}"
+
+
+def _tail(output: str) -> str:
+    return "\n".join(output.strip().splitlines()[-LAST_LINES:]) or "it printed nothing"

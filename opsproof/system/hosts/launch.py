@@ -14,6 +14,8 @@ from opsproof.errors import CommandTimeout
 from opsproof.system.hosts.pipe import cannot_start
 from opsproof.system.hosts.undivided import undivided
 
+LAST_LINES = 12
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -57,9 +59,7 @@ def run_to_end(launch: Launch, argv: Sequence[str], stdin: bytes, timeout: float
             launch.end_there()
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
-            raise CommandTimeout(
-                f"{argv[0]} did not end within {timeout:.0f} seconds", found=shlex.join(argv), kept="it was killed"
-            ) from error
+            raise _timed_out(argv, timeout, error) from error
     return stdout, stderr, process.returncode
 
 
@@ -75,6 +75,19 @@ def _start(launch: Launch) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise cannot_start(launch.argv[0], error) from error
+
+
+def _timed_out(argv: Sequence[str], timeout: float, error: subprocess.TimeoutExpired) -> CommandTimeout:
+    """Return an error that shows what the command did last: it may have asked a question that nobody answers."""
+    said: list[bytes] = [error.output or b"", error.stderr or b""]
+    printed = "\n".join(part.decode(errors="replace").rstrip() for part in said if part)
+    last = "\n".join(["its last lines:", *printed.splitlines()[-LAST_LINES:]] if printed else ["it printed nothing"])
+    return CommandTimeout(
+        f"{argv[0]} did not end within {timeout:.0f} seconds",
+        found=f"{shlex.join(argv)}\n{last}",
+        kept="it was killed",
+        printed=printed,
+    )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
