@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from opsproof.procedures.backup.procedure import Outcome
 from opsproof.procedures.drill.drilled import DrillOutcome
-from opsproof.procedures.restore.exchange import Outage
+from opsproof.procedures.outage.exchange import Outage
 from opsproof.procedures.restore.procedure import RestoreOutcome
 from opsproof.procedures.rollback.rolledback import RollbackOutcome
 from opsproof.report.quantities import show_bytes, show_seconds

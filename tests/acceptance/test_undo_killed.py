@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from opsproof.intent import Intent
-from opsproof.procedures.restore.undoing import UNDO
+from opsproof.procedures.outage.undoing import UNDO
 from opsproof.system.postgres.databases import STAMP, parked_name, read_intent, write_intent
 from opsproof.system.postgres.swap import swap, swap_back
 from tests.lab.restored import ENVIRONMENT, RECOVER, Restorable, drop_others

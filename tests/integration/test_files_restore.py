@@ -15,8 +15,8 @@ import pytest
 from opsproof.archive.manifest import Member
 from opsproof.errors import CommandFailed, FilestoreError
 from opsproof.journal import Journal
+from opsproof.procedures.outage.staging import StagedFiles
 from opsproof.procedures.restore.files import FilesRestore
-from opsproof.procedures.restore.staging import StagedFiles
 from opsproof.system.files.adding import FileAdder, FilesAdded, remove_unfinished
 from opsproof.system.files.filestore import FileHeader
 from opsproof.system.hosts.host import Completed, Host

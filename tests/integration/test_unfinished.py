@@ -15,8 +15,8 @@ import pytest
 from opsproof.errors import HostError, OpsproofError, ProofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
+from opsproof.procedures.outage.exchange import Exchange
 from opsproof.procedures.recover.procedure import Recover
-from opsproof.procedures.restore.exchange import Exchange
 from opsproof.procedures.restore.workspace import Workspace, remove_abandoned
 from opsproof.system.postgres.databases import create_side, database_exists, oid_of, write_intent
 from opsproof.system.postgres.server import connect, describe_database

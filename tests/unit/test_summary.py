@@ -8,7 +8,7 @@ from opsproof.inspection.objectives import RecoveryPoint, RecoveryTime
 from opsproof.inspection.validation import Validated
 from opsproof.procedures.backup.procedure import Outcome
 from opsproof.procedures.drill.drilled import DrillOutcome
-from opsproof.procedures.restore.exchange import Outage
+from opsproof.procedures.outage.exchange import Outage
 from opsproof.procedures.rollback.rolledback import RollbackOutcome
 from opsproof.report import summary
 

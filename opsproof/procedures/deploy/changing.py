@@ -12,7 +12,7 @@ from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.deploy.deployed import DeployOutcome
 from opsproof.procedures.deploy.turnover import DEPLOYED, Turnover
-from opsproof.procedures.intervening import Intervening
+from opsproof.procedures.outage.intervening import Intervening
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.lock import Lock
 from opsproof.system.postgres.maintenance import maintenance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from opsproof.procedures.restore.exchange import Outage
+from opsproof.procedures.outage.exchange import Outage
 
 
 @dataclass(frozen=True)

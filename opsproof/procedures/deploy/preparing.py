@@ -24,8 +24,9 @@ from opsproof.procedures.deploy.deploying import Deploying, DeployRequest
 from opsproof.procedures.deploy.hooks import Ran
 from opsproof.procedures.deploy.turnover import DEPLOYED, free_names, options_of
 from opsproof.procedures.deploy.updating import Code, Update, require_same_kind, update_of
+from opsproof.procedures.outage.safety import take_safety_backup
+from opsproof.procedures.restore.fromsafety import build_from_safety_backup
 from opsproof.procedures.restore.neutralizing import Neutralizing, Purpose
-from opsproof.procedures.restore.safety import build_from_safety_backup, take_safety_backup
 from opsproof.system.postgres.databases import create_side, drop_database
 from opsproof.system.postgres.lock import Lock
 from opsproof.system.postgres.maintenance import maintenance

@@ -17,9 +17,9 @@ from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import restore_command
 from opsproof.procedures.deploy.odooupdating import remove_link
-from opsproof.procedures.restore.exchange import Exchange, Outage
+from opsproof.procedures.outage.exchange import Exchange, Outage
 from opsproof.procedures.restore.files import FilesRestore
-from opsproof.procedures.restore.safety import build_from_safety_backup
+from opsproof.procedures.restore.fromsafety import build_from_safety_backup
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.copying import copy_database
 from opsproof.system.postgres.databases import (

@@ -31,10 +31,10 @@ from opsproof.procedures.drill.drilled import DrillOutcome
 from opsproof.procedures.drill.drilling import DrillRequest
 from opsproof.procedures.drill.rebuilding import Rebuilding
 from opsproof.procedures.drill.trialapplication import trial_application
+from opsproof.procedures.outage.serving import Serving
 from opsproof.procedures.restore.examination import Request
 from opsproof.procedures.rollback.descending import Descending
 from opsproof.procedures.rollback.rehearsal import Agreement, Rehearsed, rehearse
-from opsproof.procedures.serving import Serving
 from opsproof.system.files.filestore import Filestore
 from opsproof.system.postgres.databases import oid_of
 from opsproof.system.postgres.dump import Clients

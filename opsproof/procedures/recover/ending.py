@@ -8,10 +8,11 @@ from opsproof.errors import OpsproofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.deploy.ending import end_turnover, is_of_a_release
-from opsproof.procedures.restore.exchange import Exchange, explain_failed_undo
-from opsproof.procedures.restore.safety import restore_safety_backup
-from opsproof.procedures.restore.staging import StagedFiles
-from opsproof.procedures.restore.undoing import UNDO, to_undo
+from opsproof.procedures.outage.exchange import Exchange
+from opsproof.procedures.outage.failedundo import explain_failed_undo
+from opsproof.procedures.outage.staging import StagedFiles
+from opsproof.procedures.outage.undoing import UNDO, to_undo
+from opsproof.procedures.restore.fromsafety import restore_safety_backup
 from opsproof.procedures.rollback.migrating import bring_copy_back, keep_copy, mark_time, was_migrated
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import drop_database, write_intent

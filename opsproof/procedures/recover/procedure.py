@@ -21,8 +21,8 @@ from opsproof.procedures.commands import drop_command, listing_command, recover_
 from opsproof.procedures.deploy.changing import releases_of
 from opsproof.procedures.deploy.ending import is_of_a_release, plan_of
 from opsproof.procedures.leftovers import clear_leftovers
+from opsproof.procedures.outage.undoing import UNDO
 from opsproof.procedures.recover.ending import Ending
-from opsproof.procedures.restore.undoing import UNDO
 from opsproof.procedures.restore.workspace import remove_abandoned
 from opsproof.procedures.scratchcopy import remove_abandoned_folders
 from opsproof.procedures.unfinished import find_orphans, find_unfinished

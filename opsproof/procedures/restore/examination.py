@@ -6,9 +6,8 @@ Each method is a step that changes nothing, and keeps what it found for later on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from opsproof.archive.catalogue.choice import Choice
@@ -25,12 +24,11 @@ from opsproof.inspection.restores.preflight import examine
 from opsproof.inspection.restores.situation import Situation
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
+from opsproof.procedures.procedure import Procedure
 from opsproof.procedures.restore.files import FilesRestore
 from opsproof.procedures.restore.neutralizing import Neutralizing, Purpose, decide
 from opsproof.procedures.restore.workspace import Workspace, remove_abandoned
-from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.hosts.farfolder import placed
-from opsproof.system.hosts.host import Host
 from opsproof.system.postgres import databases
 from opsproof.system.postgres.databases import database_exists
 from opsproof.system.postgres.dump import Clients, find_client_programs
@@ -57,13 +55,10 @@ class Request:
     keep_identity: bool = False
 
 
-class Examination:
-    """A first look at one target and the backup that it is to get.
+class Examination(Procedure):
+    """A first look at one target and the backup that it is to get; the other arguments are those of `Procedure`.
 
     Args:
-        target: What to restore.
-        store: Where its backups are.
-        journal: What happened.
         request: What was asked for.
     """
 
@@ -77,14 +72,9 @@ class Examination:
     neutralizing: Neutralizing
 
     def __init__(self, target: Target, store: Store, journal: Journal, request: Request) -> None:
-        self.target = target
-        self.store = store
-        self.journal = journal
+        super().__init__(target, store, journal)
         self.request = request
-        self.host = Host(target.connection)
         self.findings: tuple[Finding, ...] = ()
-        self.moment = datetime.now(UTC)
-        self._undo = ExitStack()
         self._files = FilesRestore(target, self.host, journal)
 
     def choose_backup(self) -> Choice:
@@ -131,14 +121,6 @@ class Examination:
         programs = find_client_programs(self.host, self.server.major, self.target.pg_bindir)
         self.clients = Clients(self.host, programs, self.target.database)
         return self.clients
-
-    def require_nothing_unfinished(self) -> None:
-        """Refuse to begin where an earlier procedure was not brought to its end.
-
-        Raises:
-            ProofError: One was not.
-        """
-        require_nothing_unfinished(self.target)
 
     def fetch_backup(self) -> OpenedBackup:
         """Download the backup, read all of it, and unpack the dump, in a folder of its own.

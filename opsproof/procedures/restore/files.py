@@ -11,7 +11,7 @@ from opsproof.errors import FilestoreError
 from opsproof.inspection.finding import Finding
 from opsproof.journal import Journal, Progress
 from opsproof.procedures.commands import listing_command
-from opsproof.procedures.restore.staging import StagedFiles
+from opsproof.procedures.outage.staging import StagedFiles
 from opsproof.system.files.adding import FileAdder, FilesAdded, Ownership
 from opsproof.system.files.faradding import FarFileAdder, adder_of
 from opsproof.system.files.farfiles import WantedFile

@@ -6,30 +6,28 @@ stand here. `close` takes back whatever was not brought to its end.
 
 from __future__ import annotations
 
-import getpass
-import secrets
 import shlex
-import socket
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from opsproof.archive.manifest import DatabaseRecord
 from opsproof.archive.reading.backup import OpenedBackup
 from opsproof.errors import OpsproofError, ProofError
 from opsproof.inspection.restores.restored import Proof
-from opsproof.intent import Intent
+from opsproof.intent import Intent, Stage
 from opsproof.journal import Journal
+from opsproof.procedures.outage.exchange import Exchange, Outage
+from opsproof.procedures.outage.failedundo import explain_failed_undo
+from opsproof.procedures.outage.intervening import Intervening
+from opsproof.procedures.outage.staging import StagedFiles
 from opsproof.procedures.restore.building import SideDatabase
 from opsproof.procedures.restore.examination import Examination, Request
-from opsproof.procedures.restore.exchange import Exchange, Outage, explain_failed_undo
+from opsproof.procedures.restore.fromsafety import restore_safety_backup
 from opsproof.procedures.restore.neutralizing import Neutralized
-from opsproof.procedures.restore.safety import restore_safety_backup, take_safety_backup
-from opsproof.procedures.restore.staging import StagedFiles
 from opsproof.system.files.adding import FilesAdded
 from opsproof.system.postgres.databases import STAMP, drop_database
 from opsproof.system.postgres.dropping import survives
-from opsproof.system.postgres.lock import Lock, hold_lock
+from opsproof.system.postgres.lock import Lock
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.swap import SwapResult
 from opsproof.system.store import Store
@@ -59,21 +57,17 @@ class RestoreOutcome:
     identity: str
 
 
-class Restore(Examination):
+class Restore(Examination, Intervening):
     """One restore of one target; arguments are those of `Examination`."""
 
     proof: Proof
     neutralized: Neutralized
-    lock: Lock
     side: SideDatabase
-    exchange: Exchange
-    outage: Outage
     procedure = "restore"
 
     def __init__(self, target: Target, store: Store, journal: Journal, request: Request) -> None:
         super().__init__(target, store, journal, request)
         self.outcome: RestoreOutcome | None = None
-        self.safety = self.safety_sha256 = ""
         self._staged: StagedFiles | None = None
         self._dropped_live = False
 
@@ -83,10 +77,7 @@ class Restore(Examination):
         Raises:
             DatabaseError: Another run is at work on it.
         """
-        self.lock = self._undo.enter_context(hold_lock(self.target.database, self.procedure))
-        # Another run may have ended halfway since it was looked at.
-        self.require_nothing_unfinished()
-        return self.lock
+        return self._hold_lock(self.procedure)
 
     def take_safety_backup(self) -> str:
         """Back up what is live, and prove that, before anything changes. Return its id; empty where nothing is live.
@@ -95,10 +86,7 @@ class Restore(Examination):
             OpsproofError: It failed.
         """
         if self.facts is not None and self.request.safety_backup:
-            self.lock.check()
-            with self.journal.phase("safety backup"):
-                taken = take_safety_backup(self.target, self.store, self.journal)
-            self.safety, self.safety_sha256 = taken.id, taken.sha256
+            super().take_safety_backup()
         return self.safety
 
     def build_side(self) -> SideDatabase:
@@ -169,23 +157,6 @@ class Restore(Examination):
         self.lock.check()
         return self.exchange.swap()
 
-    def start_services(self) -> int:
-        """Start the services. Return how many there are.
-
-        Raises:
-            HostError: One does not come up.
-        """
-        return len(self.exchange.start_services())
-
-    def wait_for_health(self) -> Outage:
-        """Wait until the application answers; the outage ends.
-
-        Raises:
-            ProofError: It does not.
-        """
-        self.outage = self.exchange.wait_for_health()
-        return self.outage
-
     def check_application(self) -> int:
         """Look at what is live now, and whether its files are all there. Return their number.
 
@@ -218,14 +189,6 @@ class Restore(Examination):
         self.outcome = outcome
         self.journal.record("restore finished", outcome=vars(outcome))
         return outcome
-
-    def close(self) -> None:
-        """Take back what was not brought to its end: swap, services, side database, temporary files, lock.
-
-        Raises:
-            OpsproofError: Something could not be taken back; its hint is what to type.
-        """
-        self._undo.close()
 
     def _build(self, backup: OpenedBackup, dump: Path, intent: Intent) -> None:
         record: DatabaseRecord | None = backup.manifest.database if backup.manifest else None
@@ -275,22 +238,10 @@ class Restore(Examination):
             return survives(connection, self.target.database.name)
 
     def _intent(self) -> Intent:
-        in_place = self.request.in_place or self.facts is None
-        return Intent(
-            procedure=self.procedure,
-            run=secrets.token_hex(4),
-            environment=self.target.environment,
-            target=self.target.name,
-            live=self.target.database.name,
-            side=self.side_name,
-            parked="" if in_place else self.parked_name,
-            backup=self.choice.id,
-            safety=self.safety,
-            # Where nothing is live there is nothing to build anew either.
-            stage="in place" if self.request.in_place and self.facts is not None else "building",
-            services=self.target.services,
-            since=datetime.now(UTC).isoformat(timespec="seconds"),
-            by=f"{getpass.getuser()}@{socket.gethostname()}",
-            swap_xid="",
-            options={"stamp": self.moment.strftime(STAMP)},
+        names = self.side_name, "" if self.request.in_place or self.facts is None else self.parked_name
+        said = {"stamp": self.moment.strftime(STAMP)}
+        # Where nothing is live there is nothing to build anew either.
+        stage: Stage = "in place" if self.request.in_place and self.facts is not None else "building"
+        return self._intent_of(
+            self.procedure, names, backup=self.choice.id, safety=self.safety, options=said, stage=stage
         )

@@ -27,7 +27,7 @@ from opsproof.inspection.schemas.drift import is_empty, list_drift, list_extensi
 from opsproof.inspection.schemas.losses import count_losses
 from opsproof.journal import Journal
 from opsproof.procedures.confirmation import require_confirmation
-from opsproof.procedures.intervening import Intervening
+from opsproof.procedures.outage.intervening import Intervening
 from opsproof.procedures.rollback.precedent import find_precedent
 from opsproof.procedures.rollback.rehearsal import Wanted
 from opsproof.procedures.rollback.scratch import schemas_of

@@ -16,8 +16,8 @@ from opsproof.inspection.schemas.descent import Descent
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import recover_command
-from opsproof.procedures.restore.exchange import Exchange, await_server
-from opsproof.procedures.restore.undoing import to_undo
+from opsproof.procedures.outage.exchange import Exchange, await_server
+from opsproof.procedures.outage.undoing import to_undo
 from opsproof.procedures.rollback.rehearsal import require_heads
 from opsproof.system.alembic.migrations import Migrations, Step, VersionTable, place_of, read_heads
 from opsproof.system.hosts.host import Host

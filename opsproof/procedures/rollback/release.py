@@ -14,7 +14,7 @@ from opsproof.intent import Intent
 from opsproof.procedures.deploy.deployed import DeployOutcome
 from opsproof.procedures.deploy.turnover import ROLLED_BACK, free_names, options_of
 from opsproof.procedures.restore.files import FilesRestore
-from opsproof.procedures.restore.safety import build_from_safety_backup
+from opsproof.procedures.restore.fromsafety import build_from_safety_backup
 from opsproof.procedures.rollback.goingback import GoingBack
 from opsproof.procedures.rollback.rehearsal import require_heads
 from opsproof.system.alembic.migrations import place_of, read_heads

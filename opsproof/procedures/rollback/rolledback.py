@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from opsproof.inspection.validation import Validated
-from opsproof.procedures.restore.exchange import Outage
+from opsproof.procedures.outage.exchange import Outage
 
 
 @dataclass(frozen=True)

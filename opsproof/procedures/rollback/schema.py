@@ -18,8 +18,8 @@ from opsproof.inspection.validation import Validated, validate
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import undo_command
-from opsproof.procedures.restore.exchange import Exchange
-from opsproof.procedures.restore.safety import build_from_safety_backup
+from opsproof.procedures.outage.exchange import Exchange
+from opsproof.procedures.restore.fromsafety import build_from_safety_backup
 from opsproof.procedures.rollback.descending import Consent, Descending
 from opsproof.procedures.rollback.migrating import Migrating
 from opsproof.procedures.rollback.rehearsal import Agreement, Rehearsed, rehearse, require_heads

@@ -1,9 +1,9 @@
-"""The safety backup: taken of what is live before it is replaced, and the way back of a restore in place."""
+"""A database built anew from its safety backup: the way back where it was not kept, or was changed where it is live."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from opsproof.archive.catalogue.choice import Choice
 from opsproof.archive.catalogue.fetching import fetch
-from opsproof.archive.manifest import DatabaseRecord, Kind, read_sidecar
+from opsproof.archive.manifest import DatabaseRecord, read_sidecar
 from opsproof.archive.names import sidecar_name
 from opsproof.archive.opening import open_backup
 from opsproof.archive.reading.backup import OpenedBackup
@@ -19,7 +19,6 @@ from opsproof.archive.sealing.signature import require_authentic
 from opsproof.errors import ArchiveError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
-from opsproof.procedures.backup.procedure import Backup, Outcome
 from opsproof.procedures.restore.building import SideDatabase
 from opsproof.procedures.restore.files import FilesRestore
 from opsproof.procedures.restore.workspace import Workspace
@@ -33,42 +32,6 @@ from opsproof.system.postgres.server import read_server
 from opsproof.system.postgres.swap import swap
 from opsproof.system.store import Store
 from opsproof.target import Target
-
-
-def take_safety_backup(target: Target, store: Store, journal: Journal, kind: Kind = "safety") -> Outcome:
-    """Take a backup of what is live, with all of its proof, for a procedure that holds the target's lock.
-
-    Args:
-        target: Whose.
-        store: Where to.
-        journal: What happened.
-        kind: Why it is taken.
-
-    Raises:
-        OpsproofError: A step failed; nothing of it is left.
-    """
-    backup = Backup(target, store, journal, kind=kind, locked=True)
-    steps: tuple[Callable[[], object], ...] = (
-        backup.find_database,
-        backup.find_clients,
-        backup.find_filestore,
-        backup.check_store,
-        backup.check_room,
-        backup.take_lock,
-        backup.capture,
-        backup.compare_dump,
-        backup.write_bundle,
-        backup.check_attachments,
-        backup.complete_upload,
-        backup.read_back,
-        backup.clear_away,
-    )
-    try:
-        for step in steps:
-            step()
-        return backup.publish(tuple(step.__name__ for step in steps))
-    finally:
-        backup.close()
 
 
 def restore_safety_backup(target: Target, store: Store, journal: Journal, intent: Intent) -> None:

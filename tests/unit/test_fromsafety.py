@@ -13,7 +13,7 @@ from opsproof.errors import ArchiveError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.policies import Policies, Sealing
-from opsproof.procedures.restore.safety import build_from_safety_backup, restore_safety_backup
+from opsproof.procedures.restore.fromsafety import build_from_safety_backup, restore_safety_backup
 from opsproof.system.store.directory import DirectoryStore
 from opsproof.target import DatabaseAddress, DirectoryStoreSettings, Target
 from tests.lab.sealing import new_signing_key

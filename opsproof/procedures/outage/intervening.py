@@ -9,51 +9,31 @@ import getpass
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from opsproof.errors import OpsproofError
-from opsproof.intent import Intent
+from opsproof.intent import Intent, Stage
 from opsproof.journal import Journal
-from opsproof.procedures.restore.exchange import Exchange, Outage, explain_failed_undo
-from opsproof.procedures.restore.safety import take_safety_backup
-from opsproof.procedures.unfinished import require_nothing_unfinished
-from opsproof.system.hosts.host import Host
+from opsproof.procedures.outage.exchange import Exchange, Outage
+from opsproof.procedures.outage.failedundo import explain_failed_undo
+from opsproof.procedures.outage.safety import take_safety_backup
+from opsproof.procedures.procedure import Procedure
 from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.postgres.scratch import drop_abandoned
 from opsproof.system.store import Store
 from opsproof.target import Target
 
 
-class Intervening:
-    """One procedure on one target. What it has changed is taken back by `close`, unless it was brought to its end.
-
-    Args:
-        target: Whose application.
-        store: Where its backups are.
-        journal: What happened.
-    """
+class Intervening(Procedure):
+    """One procedure that changes what is live; arguments are those of `Procedure`."""
 
     lock: Lock
     exchange: Exchange
     outage: Outage
 
     def __init__(self, target: Target, store: Store, journal: Journal) -> None:
-        self.target = target
-        self.store = store
-        self.journal = journal
-        self.host = Host(target.connection)
-        self.moment = datetime.now(UTC)
+        super().__init__(target, store, journal)
         self.safety = self.safety_sha256 = ""
-        self._undo = ExitStack()
-
-    def require_nothing_unfinished(self) -> None:
-        """Refuse to begin where an earlier procedure was not brought to its end.
-
-        Raises:
-            ProofError: One was not.
-        """
-        require_nothing_unfinished(self.target)
 
     def take_safety_backup(self) -> str:
         """Back up what is live, and prove that, before anything changes. Return its id.
@@ -93,14 +73,6 @@ class Intervening:
         self.outage = self.exchange.wait_for_health()
         return self.outage
 
-    def close(self) -> None:
-        """Take back what was not brought to its end, and give the lock back.
-
-        Raises:
-            OpsproofError: Something could not be taken back; its hint is what to type.
-        """
-        self._undo.close()
-
     def _hold_lock(self, name: str) -> Lock:
         """Keep other runs off, look again whether one has ended halfway meanwhile, and drop what looks have left."""
         self.lock = self._undo.enter_context(hold_lock(self.target.database, name))
@@ -110,7 +82,14 @@ class Intervening:
         return self.lock
 
     def _intent_of(
-        self, procedure: str, names: tuple[str, str], *, backup: str, safety: str, options: Mapping[str, str]
+        self,
+        procedure: str,
+        names: tuple[str, str],
+        *,
+        backup: str,
+        safety: str,
+        options: Mapping[str, str],
+        stage: Stage = "building",
     ) -> Intent:
         """Return what any machine needs to know to bring this procedure to its end, before anything has changed.
 
@@ -120,6 +99,7 @@ class Intervening:
             backup: What is brought in: a backup's id, or a release.
             safety: Id of the backup before.
             options: What this kind of procedure needs besides.
+            stage: What it begins with.
         """
         side, parked = names
         return Intent(
@@ -132,7 +112,7 @@ class Intervening:
             parked=parked,
             backup=backup,
             safety=safety,
-            stage="building",
+            stage=stage,
             services=self.target.services,
             since=datetime.now(UTC).isoformat(timespec="seconds"),
             by=f"{getpass.getuser()}@{socket.gethostname()}",

@@ -10,20 +10,21 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from opsproof.errors import ConnectionFailed, DatabaseError, OpsproofError, ProofError
+from opsproof.errors import ConnectionFailed, DatabaseError, ProofError
 from opsproof.inspection.application import check_files_of
 from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import LIST_DATABASES, recover_command
-from opsproof.procedures.restore.staging import StagedFiles
-from opsproof.procedures.restore.undoing import UNDO
-from opsproof.procedures.serving import Serving
+from opsproof.procedures.outage.failedundo import where_the_data_is
+from opsproof.procedures.outage.serving import Serving
+from opsproof.procedures.outage.staging import StagedFiles
+from opsproof.procedures.outage.undoing import UNDO
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import clear_intent, oid_of, write_intent
 from opsproof.system.postgres.maintenance import maintenance
 from opsproof.system.postgres.server import connect
 from opsproof.system.postgres.swap import Identity, SwapResult, identity, swap, swap_back
-from opsproof.system.services.service import Service, services_of
+from opsproof.system.services.service import Service
 from opsproof.target import DatabaseAddress, Target
 
 # A server that crashed is back within this; what is undone waits for it.
@@ -196,7 +197,7 @@ class Exchange:
                     f"{self.intent.live!r} is not the database that was built",
                     expected=f"the database with oid {self.result.oid}",
                     found="no database of this name" if found is None else f"the one with oid {found}",
-                    kept=_where_the_data_is(self.target, self.intent),
+                    kept=where_the_data_is(self.target, self.intent),
                     hint=f"{LIST_DATABASES}   shows what was renamed meanwhile\n{recover_command(self.target)}",
                 )
         with connect(self.target.database) as connection:
@@ -296,28 +297,3 @@ def await_server(address: DatabaseAddress) -> None:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(RETRY_SECONDS)
-
-
-def explain_failed_undo(target: Target, intent: Intent, error: OpsproofError) -> OpsproofError:
-    """Return the verdict of an undo that failed, with the commands that bring the old state back by hand."""
-    recover = recover_command(target)
-    starts = [service.start_command() for service in services_of(target, Host(target.connection))]
-    return type(error)(
-        f"THE UNDO FAILED: {error.summary}",
-        expected=error.expected or "the state of before",
-        found=error.found,
-        kept=_where_the_data_is(target, intent),
-        hint="\n".join([error.hint, "once that is mended:", *starts, recover] if error.hint else [*starts, recover]),
-    )
-
-
-def _where_the_data_is(target: Target, intent: Intent) -> str:
-    """Say which database holds the old data, which the server itself knows best."""
-    if not intent.parked:
-        return f"the old data is in the safety backup {intent.safety}" if intent.safety else "there was no old data"
-    try:
-        with maintenance(target.database) as connection:
-            holder = intent.parked if oid_of(connection, intent.parked) is not None else intent.live
-    except DatabaseError:
-        return f"{intent.parked!r} holds the old data; where there is no such database, {intent.live!r} does"
-    return f"{holder!r} holds the old data"
