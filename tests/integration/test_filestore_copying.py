@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from opsproof.errors import FilestoreError
+from opsproof.system.files.filestore import SETTLING_ROUNDS
 from tests.lab.filestores import ODD_NAMES, Meddling, filestore_of, live, read_all
 
 __all__ = ["live"]
@@ -43,25 +43,19 @@ class TestCopying:
     def test_a_file_that_never_stands_still_is_an_error(self, live: Path) -> None:
         path = live / "busy"
         path.write_bytes(b"")
-        stop = threading.Event()
 
-        def write() -> None:
-            with path.open("ab", buffering=0) as file:
-                while not stop.is_set():
-                    file.write(b"x")
+        def write_on() -> None:
+            with path.open("ab") as file:
+                file.write(b"x")
 
-        thread = threading.Thread(target=write)
-        thread.start()
-        filestore = filestore_of(live, addressed=False)
-        try:
-            filestore.freeze()
-            with pytest.raises(FilestoreError, match="keeps changing") as caught:
-                filestore.complete()
-            assert "busy" in caught.value.found
-        finally:
-            stop.set()
-            thread.join()
-            filestore.thaw()
+        # Somebody writes whenever one looks whether the copy is what the file is.
+        filestore = filestore_of(live, addressed=False, host=Meddling("%T@", write_on))
+        filestore.freeze()
+        with pytest.raises(FilestoreError, match="keeps changing") as caught:
+            filestore.complete()
+        assert caught.value.found == "busy"
+        assert path.stat().st_size > SETTLING_ROUNDS
+        filestore.thaw()
 
     def test_a_changed_file_that_vanishes_is_no_fault(self, live: Path) -> None:
         (live / "fleeting").write_bytes(b"one")
