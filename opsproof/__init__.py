@@ -1,1 +1,1 @@
-"""Backup, restore, rollback and drills for PostgreSQL applications, as procedures that prove themselves."""
+"""Backup, restore, rollback, deploys and drills for PostgreSQL applications, as procedures that prove themselves."""

@@ -110,7 +110,10 @@ def check_attachments(connection: Connection, filestore: Filestore, *, deep: boo
         f"{len(faults):,} of {named:,} attachments are not in the filestore as the database names them",
         f"each of {named:,} files below {filestore.path}" + (f", but for {accepted:,}" if accepted else ""),
         sorted(faults) if len(faults) > accepted else [],
-        [f"check {filestore.settings.origin}; to bring lost files back: pytest actions/test_restore.py --dry-run"],
+        [
+            f"check {filestore.settings.origin}; to bring lost files back:"
+            " pytest actions/test_restore.py --env=NAME --dry-run"
+        ],
         [f"{seen.files:,} files are there, {seen.orphans:,} of them named by no row"],
     )
     return Attachments(named, seen.files, seen.bytes, seen.orphans, seen.read, tuple(sorted(faults)))
@@ -129,7 +132,7 @@ def _check_unnamed(filestore: Filestore, *, deep: bool) -> Attachments:
         f"{len(seen.wrong):,} files are not what their names say",
         f"files below {filestore.path} whose SHA-1 is their name",
         sorted(seen.wrong) if len(seen.wrong) > filestore.settings.accept_missing else [],
-        ["bring them back from a backup: pytest actions/test_restore.py --dry-run"],
+        ["bring them back from a backup: pytest actions/test_restore.py --env=NAME --dry-run"],
     )
     if not seen.read:
         raise Unanswered(

@@ -90,11 +90,11 @@ def require_objectives(time: RecoveryTime, point: RecoveryPoint) -> None:
     if point.objective is not None and point.age is None:
         expected.append(f"RPO: a verified backup at most {point.objective:,.0f} s old")
         found.append("RPO: there is none, and what was restored does not say when it was taken")
-        hints.append("pytest actions/test_backup.py   takes one that does")
+        hints.append("pytest actions/test_backup.py --env=NAME   takes one that does")
     elif point.objective is not None and point.age is not None and point.age > point.objective:
         expected.append(f"RPO: the newest verified backup at most {point.objective:,.0f} s old")
         found.append(f"RPO: its snapshot is {point.age:,.0f} s old")
-        hints.append("pytest actions/test_backup.py   and look why none has run")
+        hints.append("pytest actions/test_backup.py --env=NAME   and look why none has run")
     if point.objective is not None and point.widest_gap is not None and point.widest_gap > point.objective:
         expected.append(f"RPO: never more than {point.objective:,.0f} s between two verified backups")
         found.append(f"RPO: {point.widest_gap:,.0f} s, in the last {point.window / 86_400:,.0f} days")

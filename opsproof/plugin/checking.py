@@ -17,6 +17,7 @@ from opsproof.archive.catalogue.ownership import owner_of
 from opsproof.archive.manifest import Sidecar
 from opsproof.inspection.databases.looking import Unanswered, look_at
 from opsproof.plugin.run import RUN, Run, without_libpq_variables
+from opsproof.procedures.commands import backup_command
 from opsproof.system.files.filestore import Filestore
 from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.server import Connection
@@ -80,7 +81,7 @@ def newest_backup(target: Target, store: Store) -> Sidecar:
     """What is known of the target's newest verified backup; without one there is nothing to compare with."""
     found = find_newest(Place(store, target, owner_of(target)), None).found
     if found is None or found.sidecar is None:
-        pytest.skip(f"{target.name} has no verified backup yet: pytest actions/test_backup.py")
+        pytest.skip(f"{target.name} has no verified backup yet: {backup_command(target)}")
     return found.sidecar
 
 

@@ -127,7 +127,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             console.clear()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
     """Show what each target came to, and where the evidence is."""
     run = terminalreporter.config.stash.get(RUN, None)
     if run is None or not terminalreporter.config.stash[PROGRESSIONS]:
@@ -139,7 +139,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in (line for lines in told.values() for line in lines):
         terminalreporter.write_line(run.redactor.clean(line))
     progressions = terminalreporter.config.stash[PROGRESSIONS]
-    if len(progressions) > 1:
+    if len(progressions) > 1 and exitstatus != pytest.ExitCode.USAGE_ERROR:  # which says itself that nothing was run
         for line in _count_lines(progressions):
             terminalreporter.write_line(line)
     terminalreporter.write_line(f"log {run.log}, journal {run.journal.path}")

@@ -142,7 +142,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--in-place", action="store_true", help="replace the live database itself, where there is no room beside it"
     )
-    group.addoption("--undo", action="store_true", help="take the last restore back")
+    group.addoption("--undo", action="store_true", help="take the last restore or rollback back")
     group.addoption(
         "--map-role",
         metavar="OLD=NEW",
@@ -150,7 +150,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="give what the role OLD owned in the backup to NEW; may be repeated",
     )
-    group.addoption("--type", choices=ROLLBACKS, help="what to roll back: the schema, the data, or both")
+    group.addoption(
+        "--type", choices=ROLLBACKS, help="what to roll back: the schema, the data, both (full), or a release"
+    )
     group.addoption(
         "--to-revision",
         metavar="R",

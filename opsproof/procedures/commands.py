@@ -17,6 +17,11 @@ def recover_command(target: Target) -> str:
     return f"pytest actions/test_recover.py {_options(target)}"
 
 
+def backup_command(target: Target) -> str:
+    """Return what takes a backup of a target."""
+    return f"pytest actions/test_backup.py {_options(target)}"
+
+
 def undo_command(target: Target) -> str:
     """Return what takes the last restore or rollback back."""
     return f"{recover_command(target)} --undo"
@@ -35,6 +40,11 @@ def release_command(target: Target, release: str = "") -> str:
 def restore_command(target: Target, backup: str) -> str:
     """Return what brings back a backup, by its id."""
     return f"pytest actions/test_restore.py {_options(target)} --backup={shlex.quote(backup)}"
+
+
+def deploy_command(target: Target) -> str:
+    """Return what deploys a release to a target, but for the release."""
+    return f"pytest actions/test_deploy.py {_options(target)}"
 
 
 def listing_command(target: Target) -> str:

@@ -77,7 +77,7 @@ def _restore_lines(target: str, outcome: RestoreOutcome) -> Iterator[str]:
         f" {outcome.files_repaired:,} repaired"
     )
     yield f"  outage     {_outage(outcome.outage)}"
-    yield f"  before     {outcome.parked or 'nothing was live'}; safety backup {outcome.safety or 'none'}"
+    yield f"  before     {_before(outcome)}"
     for sentence in outcome.unverified:
         yield f"  unverified {sentence}"
     yield f"  durations  {_phases(outcome.phases)}"
@@ -86,6 +86,8 @@ def _restore_lines(target: str, outcome: RestoreOutcome) -> Iterator[str]:
 def _rollback_lines(target: str, outcome: RollbackOutcome) -> Iterator[str]:
     after = ", ".join(outcome.after) or "base"
     yield f"{target}: {outcome.kind} rolled back, from {', '.join(outcome.before) or 'base'} to {after}"
+    if outcome.backup:
+        yield f"  backup     {outcome.backup}"
     for revision, seconds in outcome.undone.items():
         yield f"  undone     {revision} in {show_seconds(seconds)}"
     for loss in outcome.losses:
@@ -93,7 +95,7 @@ def _rollback_lines(target: str, outcome: RollbackOutcome) -> Iterator[str]:
     yield f"  outage     {_outage(outcome.outage, 'copy, undo and compare' if outcome.kind == 'schema' else 'swap')}"
     seen = outcome.validated
     yield f"  validated  {seen.tables} tables, {seen.relations} relations, {seen.queries} queries"
-    yield f"  before     {outcome.parked or 'nothing was live'}; safety backup {outcome.safety or 'none'}"
+    yield f"  before     {_before(outcome)}"
     for sentence in outcome.unverified:
         yield f"  unverified {sentence}"
     for line in outcome.forward:
@@ -125,6 +127,12 @@ def _drill_lines(target: str, outcome: DrillOutcome) -> Iterator[str]:
     for sentence in outcome.unverified:
         yield f"  unverified {sentence}"
     yield f"  durations  {_phases(outcome.phases)}"
+
+
+def _before(outcome: RestoreOutcome | RollbackOutcome) -> str:
+    # A safety backup is of what was live; where that is not parked, --in-place has dropped it.
+    gone = "dropped" if outcome.safety else "nothing was live"
+    return f"{outcome.parked or gone}; safety backup {outcome.safety or 'none'}"
 
 
 def _outage(outage: Outage, between: str = "swap") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def test_data_comes_back_with_its_revision_and_goes_again(shop: Migrated) -> Non
     back = shop.recover("--undo")
     assert back.status == 0, back.output
     assert (look(shop).oid, shop.contents()) == (since.oid, since.contents)
+
+
+def test_in_place_the_way_back_is_the_safety_backup(shop: Migrated) -> None:
+    """Nothing is parked, so there is nothing that an undo could bring back."""
+    backup = back_up(shop)
+    spoil(shop)
+    run = shop.rollback("--type=data", "--in-place")
+    assert run.status == 0, run.output
+    safety = run.case("test_finish").properties["rollback_safety"]
+    assert re.search(rf"^  backup     .*/{backup}\.", run.output, re.MULTILINE)
+    assert f"before     dropped; safety backup {safety}" in run.output
+    forward = next(line for line in run.output.splitlines() if line.startswith("  forward "))
+    assert re.search(rf" actions/test_restore\.py --env=\S+ --target=\S+ --backup={safety} ", forward)
 
 
 @pytest.mark.slow

@@ -206,6 +206,7 @@ def test_nobody_said_what_to_roll_back(shop: Migrated) -> None:
         run = shop.rollback(NO_LOSS)
     assert run.status == 4, run.output
     assert "--type=schema|data|full" in run.output
+    assert "came to their end" not in run.output, "nothing was begun"
     assert run.cases == ()
 
 

@@ -61,6 +61,8 @@ def test_what_no_rule_can_overrule_stays_and_says_why() -> None:
         backup("used", 90, use="a restore of prod/erp names it"),
         backup("newer", 1, standing="unverified", problem="no manifest beside it"),
         backup("failed", 2, standing="failed", problem="verified 2026-11-17 04:00:00 UTC"),
+        backup("safe", 3, kind="safety"),
+        backup("before", 4, kind="before deploy"),
         backup("future", -400),
     ]
     assert reasons(known, Rules(Retention(last=1), DAY)) == {
@@ -73,6 +75,8 @@ def test_what_no_rule_can_overrule_stays_and_says_why() -> None:
         "used": "in use: a restore of prod/erp names it",
         "newer": "unverified (no manifest beside it), and newer than the last verified one, last",
         "failed": "found to be damaged (verified 2026-11-17 04:00:00 UTC), and newer than the last verified one, last",
+        "safe": "a safety backup, newer than the last scheduled one, last",
+        "before": "a before-deploy backup, newer than the last scheduled one, last",
         "future": "taken at 2027-12-23 12:00:00 UTC, which is yet to come by this machine's clock",
     }
 

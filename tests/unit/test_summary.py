@@ -91,6 +91,28 @@ def test_a_rollback_says_what_went_and_how_to_go_forward_again() -> None:
     ]
 
 
+def test_a_rollback_of_data_names_the_backup_and_what_was_dropped_in_place() -> None:
+    outcome = RollbackOutcome(
+        kind="data",
+        before=(),
+        after=(),
+        undone={},
+        losses=(),
+        safety="acme_2024-03-05_01-02-03",
+        safety_sha256="a" * 64,
+        parked="",
+        forward=(),
+        outage=Outage(stop=0.2, swap=0.5, start=2.0, healthy=0.1, total=3.0),
+        validated=Validated(2, 4, 1),
+        unverified=(),
+        phases={},
+        backup="s3://bucket/acme/backups/acme_2024-03-04_01-02-03.zip",
+    )
+    told = list(summary.lines(summary.Results(rolled_back={"shop": outcome})))
+    assert told[1] == "  backup     s3://bucket/acme/backups/acme_2024-03-04_01-02-03.zip"
+    assert "  before     dropped; safety backup acme_2024-03-05_01-02-03" in told
+
+
 def test_what_a_cleanup_or_a_recovery_did_is_told() -> None:
     results = summary.Results(
         recovered={"erp": ("swapped back",)},

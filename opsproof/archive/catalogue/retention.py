@@ -194,6 +194,8 @@ def _reasons_to_stay(one: Known, owner: Owner, now: datetime, last: Known | None
         yield f"{_standing(one)}, and there is no verified backup"
     elif one.id == last.id:
         yield "the last verified backup"
+    elif _utc(one.taken) >= _taken(last) and _standing(one) == "verified" and one.kind != "scheduled":
+        yield f"a {_kind(one)} backup, newer than the last scheduled one, {last.id}"
     elif _utc(one.taken) >= _taken(last):
         yield f"{_standing(one)}, and newer than the last verified one, {last.id}"
 

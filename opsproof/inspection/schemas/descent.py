@@ -140,7 +140,7 @@ def require_known_stamp(history: History, heads: Sequence[str]) -> None:
             expected="a stamp in Alembic's table",
             found="none",
             kept=UNTOUCHED,
-            hint="bring back a backup instead: pytest actions/test_rollback.py --type=data",
+            hint="bring back a backup instead: pytest actions/test_rollback.py --env=NAME --type=data",
         )
 
 
@@ -209,7 +209,7 @@ def require_reversible(descent: Descent) -> None:
             expected="a downgrade() that takes back what its upgrade() does",
             found=list_first(stuck, SHOWN),
             kept=UNTOUCHED,
-            hint="write the downgrade; or bring back a backup: pytest actions/test_rollback.py --type=data",
+            hint="write the downgrade; or bring back a backup: pytest actions/test_rollback.py --env=NAME --type=data",
         )
 
 

@@ -24,7 +24,8 @@ def lost_reports(nodeids: Sequence[str], target: str, worker: str) -> Iterator[p
         f"  found:    {worker} was killed, or crashed: out of memory? (dmesg)\n"
         "  kept:     nothing was undone, and nothing is begun again; other targets go on\n"
         "  hint:     run the action again, for this target alone: it clears away what is left, or says how; after a"
-        " restore or a rollback: pytest actions/test_recover.py"
+        " restore, a rollback or a deploy: pytest actions/test_recover.py --env=NAME"
+        + (f" --target={target}" if target else "")
     )
     yield _report(first, "call", "failed", message)
     yield _report(first, "teardown", "passed", None)

@@ -39,13 +39,13 @@ def plan_of(intent: Intent) -> list[str]:
     return [back, "start the services", removed, f"{intent.live!r} is as it was"]
 
 
-def end_turnover(target: Target, store: Store, journal: Journal, intent: Intent) -> list[str]:
-    """Finish what can be finished, undo the rest. Return what was done.
+def require_undoable(target: Target, intent: Intent) -> None:
+    """Refuse to undo what exchanged code and data together.
 
     Raises:
-        OpsproofError: It could not be done; the hint is what to type.
+        ConfigurationError: It is a deploy, or a rollback to another release, that came to its end.
     """
-    if intent.stage == "kept":
+    if is_of_a_release(intent) and intent.stage == "kept":
         raise ConfigurationError(
             "A deploy is not taken back by --undo: its code and its data go together",
             expected="a rollback to the release of before",
@@ -53,6 +53,15 @@ def end_turnover(target: Target, store: Store, journal: Journal, intent: Intent)
             kept="nothing was changed",
             hint=f"{release_command(target, intent.options['previous'])} --dry-run",
         )
+
+
+def end_turnover(target: Target, store: Store, journal: Journal, intent: Intent) -> list[str]:
+    """Finish what can be finished, undo the rest. Return what was done.
+
+    Raises:
+        OpsproofError: It could not be done; the hint is what to type.
+    """
+    require_undoable(target, intent)
     releases = releases_of(target)
     # Another target may have the same folder of releases, and a run at work there.
     with releases.held():

@@ -19,7 +19,7 @@ from opsproof.intent import Intent
 from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
 from opsproof.procedures.deploy.changing import releases_of
-from opsproof.procedures.deploy.ending import is_of_a_release, plan_of
+from opsproof.procedures.deploy.ending import is_of_a_release, plan_of, require_undoable
 from opsproof.procedures.leftovers import clear_leftovers
 from opsproof.procedures.outage.undoing import UNDO
 from opsproof.procedures.recover.ending import Ending
@@ -80,6 +80,7 @@ class Recover:
 
         Raises:
             ProofError: More than one procedure is unfinished; or there is nothing to undo.
+            ConfigurationError: What would be undone is a deploy.
         """
         found = find_unfinished(self.target)
         if len({intent.run for _, intent in found}) > 1:
@@ -95,6 +96,7 @@ class Recover:
             self.unfinished = next((one for one in found if one[0] == self.target.database.name), found[0])
         elif self.undo:
             self.unfinished = self._last_restore()
+            require_undoable(self.target, self.unfinished[1])
         self._orphans = find_orphans(self.target)
         return self.describe()
 
@@ -134,10 +136,11 @@ class Recover:
             DatabaseError: The live database does not answer.
         """
         if self.undo and self.unfinished is not None and self.unfinished[1].stage == "kept":
+            one = self.unfinished[1]
             with connect(self.target.database) as connection:
-                self.lost = rows_written_since(connection, self.unfinished[1].swap_xid)
+                self.lost = rows_written_since(connection, one.swap_xid)
             for table, rows in self.lost.items():
-                self.journal.warn(f"the undo loses {rows:,} rows written to {table} since the restore")
+                self.journal.warn(f"the undo loses {rows:,} rows written to {table} since the {one.procedure}")
         return self.lost
 
     def require_confirmation(self) -> None:

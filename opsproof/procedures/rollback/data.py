@@ -24,9 +24,9 @@ from opsproof.inspection.schemas.descent import (
 from opsproof.inspection.schemas.losses import count_losses
 from opsproof.inspection.validation import Validated, find_orphans, validate
 from opsproof.journal import Journal
-from opsproof.procedures.commands import rollback_command, undo_command
+from opsproof.procedures.commands import restore_command, rollback_command, undo_command
 from opsproof.procedures.restore.examination import Request
-from opsproof.procedures.restore.procedure import Restore
+from opsproof.procedures.restore.procedure import Restore, RestoreOutcome
 from opsproof.procedures.rollback.descending import Consent
 from opsproof.procedures.rollback.precedent import find_precedent
 from opsproof.procedures.rollback.rehearsal import Agreement, Rehearsed, Wanted, rehearse
@@ -102,14 +102,23 @@ class DataRollback(Restore):
             safety=restored.safety,
             safety_sha256=self.safety_sha256,
             parked=restored.parked,
-            forward=(f"{undo_command(self.target)}   brings back the database of before, with its data",),
+            forward=self._ways_forward(restored),
             outage=self.outage,
             validated=self.validated,
             unverified=restored.unverified,
             phases=dict(self.journal.phases),
+            backup=restored.location,
         )
         self.journal.record("rollback finished", backup=self.choice.id, outcome=vars(self.rolled_back))
         return self.rolled_back
+
+    def _ways_forward(self, restored: RestoreOutcome) -> tuple[str, ...]:
+        if restored.parked:
+            return (f"{undo_command(self.target)}   brings back the database of before, with its data",)
+        if restored.safety:
+            # Nothing is parked: an undo would take back an earlier restore, if there was one.
+            return (f"{restore_command(self.target, restored.safety)}   brings back what was live, as it was saved",)
+        return ()
 
     def _heads(self) -> tuple[str, ...]:
         with connect(self.target.database) as connection:

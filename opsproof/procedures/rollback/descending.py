@@ -26,6 +26,7 @@ from opsproof.inspection.schemas.descent import (
 from opsproof.inspection.schemas.drift import is_empty, list_drift, list_extension_drift
 from opsproof.inspection.schemas.losses import count_losses
 from opsproof.journal import Journal
+from opsproof.procedures.commands import undo_command
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.outage.intervening import Intervening
 from opsproof.procedures.rollback.precedent import find_precedent
@@ -220,7 +221,7 @@ class Descending(Intervening):
             f"stop {services}; copy {self.target.database.name!r}",
             f"undo the revisions {how}, and compare the schema",
             f"start {services}, wait for {self.target.health_url or 'nothing'}, look at it all",
-            "the database of before stays, out of sight: pytest actions/test_recover.py --undo brings it back",
+            f"the database of before stays, out of sight: {undo_command(self.target)} brings it back",
         ]
 
     def report(self) -> dict[str, object]:

@@ -17,7 +17,7 @@ from opsproof.inspection.schemas.descent import Descent, require_consent_to_loss
 from opsproof.inspection.schemas.losses import count_losses
 from opsproof.inspection.schemas.schemastate import state_of
 from opsproof.journal import Journal
-from opsproof.procedures.commands import listing_command, release_command
+from opsproof.procedures.commands import deploy_command, listing_command, release_command
 from opsproof.procedures.confirmation import require_confirmation
 from opsproof.procedures.deploy.changing import Changing
 from opsproof.procedures.deploy.odoomodules import modules_of
@@ -264,7 +264,7 @@ class GoingBack(Changing):
                     expected="a release that the database has been through",
                     found=", ".join(missing),
                     kept=UNTOUCHED,
-                    hint="deploy it: pytest actions/test_deploy.py --release=SOURCE",
+                    hint=f"deploy it: {deploy_command(self.target)} --release=SOURCE",
                 )
             return
         self._plan_down(place, there.history.heads_of(there.history.by_id))

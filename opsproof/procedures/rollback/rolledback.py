@@ -26,6 +26,7 @@ class RollbackOutcome:
         validated: What was looked at afterwards.
         unverified: What nobody could compare.
         phases: Seconds by phase.
+        backup: Where the backup is whose data are live now; empty for a rollback of the schema alone.
     """
 
     kind: str
@@ -41,3 +42,4 @@ class RollbackOutcome:
     validated: Validated
     unverified: tuple[str, ...]
     phases: dict[str, float]
+    backup: str = ""

@@ -1,4 +1,4 @@
-"""Giving an application its files back on another machine: what `fileadding.py` does on this one."""
+"""Giving an application its files back on another machine: what `adding.py` does on this one."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def _ask_whether_committed(
         f"{_told(moves)}: the connection was lost",
         found=str(error).strip(),
         kept=kept,
-        hint="look at the server's log, then: pytest actions/test_recover.py",
+        hint="look at the server's log, then: pytest actions/test_recover.py --env=NAME",
     ) from error
 
 
