@@ -113,3 +113,18 @@ def test_a_copy_of_production_belongs_to_the_role_that_takes_the_place_of_its_ow
     for *_, name, checksum, _ in shop.query(ATTACHMENTS):
         data = (shop.application.filestore / name).read_bytes()
         assert hashlib.sha1(data, usedforsecurity=False).hexdigest() == checksum
+
+
+def test_a_file_that_is_sound_by_now_is_not_replaced_by_the_damaged_one_of_the_backup(shop: Restorable) -> None:
+    """Whose name is its SHA-1 can only be replaced by the same bytes or by wrong ones."""
+    with shop.application.connect() as connection:
+        (first,) = connection.execute("SELECT store_fname FROM ir_attachment ORDER BY id LIMIT 1").fetchone() or ("",)
+    path = shop.application.filestore / first
+    sound = path.read_bytes()
+    shop.set(accept_missing_files=1)
+    path.write_bytes(b"x" * len(sound))
+    shop.take_backup()
+    path.write_bytes(sound)
+    run = shop.restore()
+    assert path.read_bytes() == sound
+    assert run.status == 0, run.output
