@@ -82,7 +82,7 @@ class Tally:
         """
         if self.interrupted:
             return "error"
-        if self.counts["failed"]:
+        if self.counts["failed"] or (progression is not None and progression.has_failed and not self.counts["error"]):
             return "failed"
         if self.counts["error"]:
             return "error"
@@ -112,7 +112,10 @@ class Tallies:
         one = self._known.setdefault(key, Tally(told["action"], told["target"], told["procedure"]))
         if report.when == "call" or not report.passed:
             is_error = report.failed and report.when != "call"
-            one.counts["error" if is_error else report.outcome] += 1
+            outcome = "error" if is_error else report.outcome
+            # Plugins have words of their own (`rerun`); what a step came to then, its procedure knows.
+            if outcome in one.counts:
+                one.counts[outcome] += 1
         one.interrupted |= told["interrupted"]
         one.began = min(one.began or report.start, report.start)
         one.ended = max(one.ended, report.stop)
