@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -132,6 +133,26 @@ def test_a_span_alone_leaves_the_last_one_however_old_it_is(
     assert run.status == 0, run.output
     assert len(backups(project.store)) == 1
     assert run.named("cleaned up")[0]["done"][0].startswith("2 backups removed")
+
+
+def test_nothing_goes_for_a_last_backup_that_cannot_be_read(
+    application: Application, project: Project, store: Store
+) -> None:
+    """A disk that forgets changes no time of a file: the index goes on to say that its manifest is whole."""
+    describe(project, application)
+    moments = [NOW - days * DAY for days in (100, 90, 80)]
+    *_, last = [put_backup(store, moment, database=application.name) for moment in moments]
+    assert clean(project, "--older-than=95d").status == 0
+    assert len(backups(project.store)) == 2
+    path = project.store / sidecar_name(last)
+    status = path.stat()
+    path.write_bytes(b"\0" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    before = backups(project.store)
+    run = clean(project, "--older-than=30d")
+    message = require_failure(run, "test_remove_backups", f"The last verified backup, {last}, cannot be read")
+    assert "pytest actions/test_backup.py" in message
+    assert backups(project.store) == before
 
 
 def test_a_run_that_is_killed_over_it_is_finished_by_the_next(
