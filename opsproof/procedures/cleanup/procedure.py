@@ -144,7 +144,7 @@ class Cleanup(Planning):
         self.require_fresh_backup()
         self.lock.check()
         deleted = artifacts.delete_rows(self.target, found.rows) if found.rows else {}
-        artifacts.drop_tables(self.target, found.going)
+        artifacts.drop_tables(self.target, found.going, self._require_covered)
         self._done += [f"{deleted[one.statement]:,} rows deleted by: {one.shown}" for one in found.rows]
         self._done += [f"table {one.name} dropped, {one.rows:,} rows" for one in found.going]
         return deleted
