@@ -36,6 +36,7 @@ from opsproof.target import Target
 
 TOLD = "opsproof_told"
 CHECKS = "check_"
+WORST_FIRST = ("error", "failed", "skipped", "passed")
 
 
 @dataclass
@@ -139,11 +140,25 @@ class Tallies:
         yield from self._known.values()
         for (procedure, target), progression in self._config.stash[PROGRESSIONS].items():
             if (procedure, target) not in self._known and (progression.passed or progression.stopped_by):
-                yield Tally(action_name(procedure.rpartition(".")[0]), target, procedure, ended=time.time())
+                yield Tally(_action_of(procedure), target, procedure, ended=time.time())
 
     def verdict(self, one: Tally) -> str:
-        """Return what one came to."""
-        return one.verdict(self._config.stash[PROGRESSIONS].get((one.procedure, one.target)))
+        """Return what one came to; of an action of several procedures, what came of the worst of them."""
+        progressions = self._config.stash[PROGRESSIONS]
+        return min((each.verdict(progressions.get((each.procedure, each.target))) for each in self._with(one)),
+                   key=WORST_FIRST.index)  # fmt: skip
+
+    def has_ended(self, one: Tally) -> bool:
+        """Tell whether nothing more is to come of its action and target."""
+        return all(each.has_ended for each in self._with(one))
+
+    def _with(self, one: Tally) -> list[Tally]:
+        """Return it, with the other procedures of its action and target, whether or not they have begun."""
+        return [one] + [
+            self._known.get((procedure, target), Tally(one.action, target, procedure))
+            for procedure, target in self._config.stash[PROGRESSIONS]
+            if one.procedure not in ("", procedure) and target == one.target and _action_of(procedure) == one.action
+        ]
 
 
 class _Counting(logging.Handler):
@@ -219,6 +234,10 @@ def run_of(config: pytest.Config) -> Run | None:
         with suppress(OpsproofError):
             return begin_run(config, None)
     return config.stash.get(RUN, None)
+
+
+def _action_of(procedure: str) -> str:
+    return action_name(procedure.rpartition(".")[0])
 
 
 def target_named(run: Run, name: str) -> Target | None:
