@@ -269,7 +269,8 @@ class Recover:
                 hint=f"{listing_command(self.target)}   shows what can be restored instead\n"
                 + restore_command(self.target, "ID"),
             )
-        return max(kept, key=lambda one: one[1].since)
+        # The server counts its transactions; the times are those of the machines that the runs were on.
+        return max(kept, key=lambda one: (int(one[1].swap_xid or 0), one[1].since))
 
     def _is_in_the_way_of_an_undo(self) -> bool:
         """Tell whether something else has to be brought to its end before a restore can be taken back."""
