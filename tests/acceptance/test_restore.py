@@ -128,3 +128,20 @@ def test_a_file_that_is_sound_by_now_is_not_replaced_by_the_damaged_one_of_the_b
     run = shop.restore()
     assert path.read_bytes() == sound
     assert run.status == 0, run.output
+
+
+def test_a_scratch_database_of_another_role_is_in_nobodys_way(shop: Restorable) -> None:
+    """A deep verification that a superuser has run was killed; whoever restores may not drop what it left."""
+    left = f"{shop.name}__scratch_20260131020000"
+    shop.server.create_database(left)
+    with shop.server.connect() as connection:
+        connection.execute(f'ALTER DATABASE "{left}" IS_TEMPLATE true'.encode())
+    try:
+        runs = shop.restore(), shop.recover()
+    finally:
+        with shop.server.connect() as connection:
+            connection.execute(f'ALTER DATABASE "{left}" IS_TEMPLATE false'.encode())
+        shop.server.drop_database(left)
+    for run in runs:
+        assert run.status == 0, run.output
+        assert f"What an earlier look has left stays: Database {left!r} cannot be dropped" in run.output

@@ -20,7 +20,7 @@ from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
 from opsproof.procedures.deploy.changing import releases_of
 from opsproof.procedures.deploy.ending import is_of_a_release, plan_of
-from opsproof.procedures.leftovers import clear_leftovers
+from opsproof.procedures.leftovers import clear_leftovers, drop_looks
 from opsproof.procedures.outage.undoing import UNDO
 from opsproof.procedures.recover.ending import Ending
 from opsproof.procedures.restore.workspace import remove_abandoned
@@ -33,7 +33,6 @@ from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import database_exists, drop_database, find_intents
 from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.postgres.maintenance import maintenance
-from opsproof.system.postgres.scratch import drop_abandoned
 from opsproof.system.postgres.server import connect
 from opsproof.system.postgres.swap import rows_written_since
 from opsproof.system.store import Store
@@ -189,7 +188,7 @@ class Recover:
             for name in self._orphans:
                 drop_database(connection, name)
                 done.append(f"{name!r} is dropped")
-        done += [f"{name!r}, a scratch database, is dropped" for name in drop_abandoned(self.target.database)]
+        done += [f"{name!r}, a scratch database, is dropped" for name in drop_looks(self.target, self.journal)]
         done += self._clear_away()
         for line in done:
             self.journal.warn(f"recovered: {line}")
