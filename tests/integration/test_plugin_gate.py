@@ -303,3 +303,17 @@ def test_a_step_that_has_failed_is_not_forgiven_where_a_plugin_runs_it_again(pro
     assert "TestBackup of shop was not brought to its end" in run.output
     assert "opsproof_last_success_timestamp_seconds{" not in metrics.read_text()
     assert not any(name.endswith(".manifest.json") for name in project.stored())
+
+
+@pytest.mark.parametrize(("said", "is_dry"), [("Y", True), (" on ", True), ("0", False), ("n", False), ("", False)])
+def test_the_variable_says_whether_it_is_a_dry_run(project: Project, said: str, is_dry: bool) -> None:
+    run = project.run("--target=shop", environ={"DRY_RUN": said})
+    assert run.status == 0, run.output
+    assert bool(project.stored()) != is_dry
+
+
+def test_a_word_that_may_have_meant_a_dry_run_does_nothing(project: Project) -> None:
+    run = project.run("--target=shop", environ={"DRY_RUN": "enabled"})
+    assert run.status == REFUSED, run.output
+    assert "DRY_RUN does not say whether this is a dry run" in run.output
+    require_nothing_run(project)
