@@ -37,7 +37,7 @@ class TestCleanup:
         run.plans[cleanup.target.name] = cleanup.plan()
 
     def test_what_goes_from_the_database_is_in_a_backup(self, cleanup: Cleanup) -> None:
-        """Where tables or rows are to go from the database, a verified backup of the last 24 hours has them."""
+        """Where tables or rows are to go, there is a verified backup of the last 24 hours; it has the tables' rows."""
         cleanup.require_fresh_backup()
 
     @pytest.mark.changes

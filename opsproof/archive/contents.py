@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from opsproof.archive.manifest import OdooRecord
+from opsproof.archive.manifest import OdooRecord, SnapshotRecord
 from opsproof.odoo import ATTACHMENT_COLUMN, ATTACHMENT_TABLE, MODULE_TABLE
 from opsproof.system.postgres.snapshot import Sequence, Snapshot
 
@@ -28,6 +28,7 @@ class Contents:
     alembic_revisions: tuple[str, ...]
     odoo: OdooRecord | None
     attachments: frozenset[str] | None
+    snapshot: SnapshotRecord
 
 
 def read_contents(snapshot: Snapshot) -> Contents:
@@ -46,6 +47,7 @@ def read_contents(snapshot: Snapshot) -> Contents:
         alembic_revisions=tuple(sorted(revisions)),
         odoo=_read_odoo(snapshot),
         attachments=attachments,
+        snapshot=SnapshotRecord(database_oid=snapshot.oid, oldest_unseen=snapshot.oldest_unseen),
     )
 
 

@@ -131,6 +131,19 @@ class OdooRecord(_Record):
         return f"Odoo {version} with {len(self.modules):,} modules"
 
 
+class SnapshotRecord(_Record):
+    """What a snapshot saw: all that was committed before the oldest transaction that was still running then.
+
+    Attributes:
+        database_oid: Which database it is of, whatever that is called later.
+        oldest_unseen: The 64-bit id of that transaction, or of the next one. Rows of it and of later ones may not be
+            in the backup.
+    """
+
+    database_oid: int
+    oldest_unseen: str
+
+
 class Author(_Record):
     """Who ran it: a person's account on a machine, or a job of a CI."""
 
@@ -156,7 +169,7 @@ class Totals(_Record):
 class Manifest(_Record):
     """A backup. `id` names it in the store; `taken` is the snapshot's time, by which backups are ordered.
 
-    `odoo` is None where the database is no Odoo one, or an older opsproof did not look.
+    `odoo` is None where the database is no Odoo one, or an older opsproof did not look; `snapshot` likewise.
     """
 
     format: Literal["opsproof-backup"] = "opsproof-backup"
@@ -180,6 +193,7 @@ class Manifest(_Record):
     sql: Member
     totals: Totals
     sequences: tuple[SequenceRecord, ...]
+    snapshot: SnapshotRecord | None = None
 
 
 class Sidecar(_Record):

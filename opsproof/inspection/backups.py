@@ -85,7 +85,7 @@ def check_age(stock: Stock, rpo: timedelta, now: datetime, environment: str) -> 
             found=f"{newest.location}, taken {_time(newest.taken)}; here it is {_time(now)}",
             kept=UNTOUCHED,
             hint=f"date -u   here and on the server\npytest actions/test_backup.py --env={shlex.quote(environment)}"
-            f"\nmove {newest.id} elsewhere if the clock was wrong when it was taken: restores take it for the newest",
+            f"\nmove {newest.id} elsewhere if the clock was wrong when it was taken: no restore chooses it by itself",
         )
     if age > rpo:
         beside = [

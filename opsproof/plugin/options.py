@@ -14,6 +14,7 @@ import pytest
 from opsproof.errors import ConfigurationError
 from opsproof.plugin.optiontexts import (
     Source,
+    is_dry_run,
     read_file,
     read_role_map,
     read_seconds,
@@ -22,7 +23,6 @@ from opsproof.plugin.optiontexts import (
     read_time,
 )
 
-TRUE = {"1", "true", "yes", "on"}
 DEMO = "demo"
 LATEST = "latest"
 ROLLBACKS = ("schema", "data", "full", "release")
@@ -281,7 +281,7 @@ def read_options(config: pytest.Config, dry_run_variable: str) -> Options:
         targets=tuple(config.getoption("--target")),
         inventory=Path(inventory) if inventory else None,
         settings=config.getoption("--settings"),
-        dry_run=config.getoption("--dry-run") or dry_run_variable.strip().lower() in TRUE,
+        dry_run=config.getoption("--dry-run") or is_dry_run(dry_run_variable),
         logs=Path(config.getoption("--logs")),
         list_backups=config.getoption("--list-backups"),
         list_targets=config.getoption("--list-targets"),

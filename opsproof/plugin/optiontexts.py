@@ -13,6 +13,7 @@ from opsproof.policies import SPAN_FORM, span_of
 
 MOST_SECONDS = 31_536_000  # a year; a timer cannot be set to just any number
 MOST_SPAN = timedelta(days=36_525)  # a century; further back there is no date to count to, sooner or later
+TRUE, FALSE = {"1", "true", "yes", "on", "y", "t"}, {"", "0", "false", "no", "off", "n", "f"}
 SPACE_BEFORE_ZONE = re.compile(r"\s+(?=[+-]\d\d(:?\d\d)?$|[Zz]$)")
 
 
@@ -151,3 +152,24 @@ def read_file(option: str, text: str | None) -> Path | None:
             hint=f"give a path, or leave {option} out",
         )
     return Path(text)
+
+
+def is_dry_run(variable: str) -> bool:
+    """Tell what the variable DRY_RUN says; one that is not set says no.
+
+    Raises:
+        ConfigurationError: Neither yes nor no: nobody's dry run may be a real one.
+
+    >>> is_dry_run(" Yes"), is_dry_run("")
+    (True, False)
+    """
+    word = variable.strip().lower()
+    if word not in TRUE | FALSE:
+        raise ConfigurationError(
+            "DRY_RUN does not say whether this is a dry run",
+            expected="true or false",
+            found=repr(variable),
+            kept="nothing was run",
+            hint="DRY_RUN=true pytest ...   or leave it out",
+        )
+    return word in TRUE

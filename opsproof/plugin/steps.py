@@ -168,9 +168,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     is_dry = session.config.stash[RUN].options.dry_run
     for (procedure, target), progression in progressions.items():
-        # What has failed says so itself; what was left out beside it would pass in a report.
-        unfinished = len(progression.passed) != len(progression.steps) and not progression.has_failed
-        if unfinished and not progression.is_needless and not (is_dry and progression.stopped_by == DRY_RUN):
+        unfinished = progression.has_failed or len(progression.passed) != len(progression.steps)
+        # What has failed says so itself, unless a plugin that runs tests again has forgiven it; what was left out
+        # beside it would pass in a report.
+        is_told = progression.has_failed and exitstatus != pytest.ExitCode.OK
+        is_left_out = progression.is_needless or (is_dry and progression.stopped_by == DRY_RUN)
+        if unfinished and not is_told and (progression.has_failed or not is_left_out):
             journal = session.config.stash[RUN].journal
             journal.work_on(procedure, target)
             journal.warn(f"{procedure} of {target} was not brought to its end")

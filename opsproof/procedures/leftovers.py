@@ -9,7 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 from opsproof.archive import manifest as records
 from opsproof.archive.names import sidecar_name, stem_of
+from opsproof.errors import DatabaseError
+from opsproof.journal import Journal
 from opsproof.system.files.filestore import Filestore
+from opsproof.system.postgres.scratch import drop_abandoned
 from opsproof.system.store import PROBE, Leftover, Store
 from opsproof.target import Target
 
@@ -27,6 +30,18 @@ def clear_leftovers(target: Target, filestore: Filestore | None, store: Store) -
             store.abort_leftover(leftover)
             cleared.append(f"the unfinished upload {leftover.location}")
     return cleared
+
+
+def drop_looks(target: Target, journal: Journal) -> tuple[str, ...]:
+    """Drop the scratch databases that looks of killed runs have left; return which. None of them is in anybody's way.
+
+    What cannot be dropped, as another role has made it, is only told.
+    """
+    try:
+        return drop_abandoned(target.database)
+    except DatabaseError as error:
+        journal.warn(f"What an earlier look has left stays: {error.summary}: {error.found}")
+        return ()
 
 
 def find_unverified(target: Target, store: Store) -> list[str]:

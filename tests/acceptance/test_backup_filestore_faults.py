@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from opsproof.archive.manifest import read_sidecar
-from tests.lab.action_run import Project
+from tests.lab.action_run import Project, require_failure
 from tests.lab.application import Application, file_contents, running_application
 from tests.lab.backup_runs import describe
 from tests.lab.disks import small_disk
@@ -135,6 +135,31 @@ def bulky(wheel_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFacto
             )
             connection.execute(f'ALTER TABLE noise OWNER TO "{application.role}"'.encode())
         yield application
+
+
+@pytest.mark.parametrize("left", ["", "os.mkdir(path)"], ids=["no folder", "an empty folder"])
+def test_files_that_are_gone_between_two_steps_are_no_empty_filestore(
+    project: Project, application: Application, tmp_path: Path, left: str
+) -> None:
+    """A database without attachments names no file that could be missed."""
+    server, name, files = application.server, f"plain_{secrets.token_hex(4)}", tmp_path / "files"
+    server.create_database(name, "CREATE TABLE rows AS SELECT generate_series(1, 10) AS n")
+    files.mkdir()
+    (files / "report.pdf").write_bytes(b"a report")
+    own = {"database_url": server.url(name), "backup_dir": str(project.store), "pg_bindir": str(server.bindir)}
+    project.write_inventory({"prod": {"shop": {**own, "filestore": str(files)}}})
+    (project.folder / "away.py").write_text(
+        f"import os\npath = {str(files)!r}\n"
+        "def pytest_runtest_teardown(item):\n"
+        "    if item.name.startswith('test_take_lock'):\n"
+        f"        os.rename(path, path + '-away')\n        {left}\n"
+    )
+    try:
+        run = project.run("-p", "away")
+    finally:
+        server.drop_database(name)
+    require_failure(run, "test_dump_database", f"The files of {files} are gone since this backup began", "findmnt")
+    assert (project.stored(), project.litter()) == ([], [])
 
 
 def test_a_temporary_disk_that_fills_up_leaves_no_backup(project: Project, bulky: Application) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -132,6 +133,54 @@ def test_a_span_alone_leaves_the_last_one_however_old_it_is(
     assert run.status == 0, run.output
     assert len(backups(project.store)) == 1
     assert run.named("cleaned up")[0]["done"][0].startswith("2 backups removed")
+
+
+def test_a_table_that_is_newer_than_the_last_backup_does_not_go(application: Application, project: Project) -> None:
+    describe(project, application, retention={"last": 3}, artifacts={"tables": ["legacy_*"]})
+    with application.server.connect(application.name, application.role, application.password) as connection:
+        connection.execute("CREATE TABLE legacy_old AS SELECT generate_series(1, 5) AS n")
+        connection.execute("CREATE TABLE legacy_log (n int) PARTITION BY RANGE (n)")
+        connection.execute("CREATE TABLE legacy_log_all PARTITION OF legacy_log DEFAULT")
+        assert project.run().status == 0
+        connection.execute("CREATE TABLE legacy_new AS SELECT generate_series(1, 7) AS n")
+        connection.execute("INSERT INTO legacy_log VALUES (1)")
+    run = clean(project)
+    message = require_failure(
+        run,
+        "test_what_goes_from_the_database_is_in_a_backup",
+        "holds what would go from its database",
+        "public.legacy_log_all: 1 row",
+        "public.legacy_new: 7 rows",
+    )
+    assert "pytest actions/test_backup.py --env=prod --target=shop" in message
+    assert "legacy_old" not in message
+    with application.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM legacy_new").fetchone() == (7,)
+    assert project.run().status == 0
+    again = clean(project)
+    assert again.status == 0, again.output
+    with application.connect() as connection:
+        assert connection.execute("SELECT FROM pg_class WHERE relname LIKE 'legacy%'").fetchall() == []
+
+
+def test_nothing_goes_for_a_last_backup_that_cannot_be_read(
+    application: Application, project: Project, store: Store
+) -> None:
+    """A disk that forgets changes no time of a file: the index goes on to say that its manifest is whole."""
+    describe(project, application)
+    moments = [NOW - days * DAY for days in (100, 90, 80)]
+    *_, last = [put_backup(store, moment, database=application.name) for moment in moments]
+    assert clean(project, "--older-than=95d").status == 0
+    assert len(backups(project.store)) == 2
+    path = project.store / sidecar_name(last)
+    status = path.stat()
+    path.write_bytes(b"\0" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    before = backups(project.store)
+    run = clean(project, "--older-than=30d")
+    message = require_failure(run, "test_remove_backups", f"The last verified backup, {last}, cannot be read")
+    assert "pytest actions/test_backup.py" in message
+    assert backups(project.store) == before
 
 
 def test_a_run_that_is_killed_over_it_is_finished_by_the_next(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.lab.action_run import Project
+from tests.lab.action_run import BACKUP, REPOSITORY, Project
 from tests.lab.client_programs import WAITS_MIDWAY
 from tests.lab.fleets import Fleet, fleet_of
 from tests.lab.postgres_server import PostgresServer
@@ -225,3 +225,34 @@ def test_nagios_knows_nothing(fleet: Fleet, tmp_path: Path) -> None:
         assert status == 3, line + rest
         assert line.startswith("UNKNOWN - "), line
         assert words in line, line + rest
+
+
+SECOND = """
+
+@pytest.mark.procedure
+class TestSecond:
+    def test_second(self, target):
+        raise ValueError("no")
+"""
+
+
+@pytest.mark.parametrize("stops", [(), ("--maxfail=1", "-p", "between")], ids=["fails", "is never begun"])
+def test_an_action_of_two_procedures_is_well_where_both_are(
+    fleet: Fleet, switch: Switch, tmp_path: Path, stops: tuple[str, ...]
+) -> None:
+    """What one's own repository has: a first procedure that is well, and a second one that is not."""
+    folder = fleet.project.folder
+    (folder / "conftest.py").write_text('pytest_plugins = ["opsproof.plugin"]\n')
+    (folder / "test_backup.py").write_text((REPOSITORY / BACKUP).read_text() + SECOND)
+    (folder / "between.py").write_text(
+        "def pytest_runtest_logfinish(nodeid, location):\n"
+        "    if 'test_publish_manifest' in nodeid:\n"
+        "        SESSION.shouldfail = 'somebody has stopped it'\n"
+        "def pytest_sessionstart(session):\n    global SESSION\n    SESSION = session\n"
+    )
+    path = tmp_path / "opsproof.prom"
+    run = fleet.project.run("--target=t0", f"--metrics-file={path}", *stops, action=str(folder / "test_backup.py"))
+    assert run.status == 1, run.output
+    assert switch.of("t0") == ["start", "fail"]
+    assert scraped(path, "last_success_timestamp_seconds") == {}
+    assert scraped(path, "verdict")["backup", "t0", "passed"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pwd
+import secrets
 import shutil
 import stat
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.lab.action_run import make_project
 from tests.lab.application import file_contents, running_application, table_contents
 from tests.lab.foreign_inputs import dump
 from tests.lab.listeners import Cron, busy_clients
 from tests.lab.possessions import MODE, OWNER, give_files_away, oid_of, properties_of
 from tests.lab.postgres_server import PostgresServer
-from tests.lab.restored import ATTACHMENTS, ENVIRONMENT, TARGET, Restorable, drop_others
+from tests.lab.restored import ATTACHMENTS, ENVIRONMENT, RESTORE, TARGET, Restorable, databases_of, drop_others
 
 pytest_plugins = ["tests.lab.shop"]
 CLIENTS = 10
@@ -113,3 +115,53 @@ def test_a_copy_of_production_belongs_to_the_role_that_takes_the_place_of_its_ow
     for *_, name, checksum, _ in shop.query(ATTACHMENTS):
         data = (shop.application.filestore / name).read_bytes()
         assert hashlib.sha1(data, usedforsecurity=False).hexdigest() == checksum
+
+
+def test_a_file_that_is_sound_by_now_is_not_replaced_by_the_damaged_one_of_the_backup(shop: Restorable) -> None:
+    """Whose name is its SHA-1 can only be replaced by the same bytes or by wrong ones."""
+    with shop.application.connect() as connection:
+        (first,) = connection.execute("SELECT store_fname FROM ir_attachment ORDER BY id LIMIT 1").fetchone() or ("",)
+    path = shop.application.filestore / first
+    sound = path.read_bytes()
+    shop.set(accept_missing_files=1)
+    path.write_bytes(b"x" * len(sound))
+    shop.take_backup()
+    path.write_bytes(sound)
+    run = shop.restore()
+    assert path.read_bytes() == sound
+    assert run.status == 0, run.output
+
+
+def test_a_scratch_database_of_another_role_is_in_nobodys_way(shop: Restorable) -> None:
+    """A deep verification that a superuser has run was killed; whoever restores may not drop what it left."""
+    left = f"{shop.name}__scratch_20260131020000"
+    shop.server.create_database(left)
+    with shop.server.connect() as connection:
+        connection.execute(f'ALTER DATABASE "{left}" IS_TEMPLATE true'.encode())
+    try:
+        runs = shop.restore(), shop.recover()
+    finally:
+        with shop.server.connect() as connection:
+            connection.execute(f'ALTER DATABASE "{left}" IS_TEMPLATE false'.encode())
+        shop.server.drop_database(left)
+    for run in runs:
+        assert run.status == 0, run.output
+        assert f"What an earlier look has left stays: Database {left!r} cannot be dropped" in run.output
+
+
+def test_a_database_without_a_table_comes_back_too(wheel_postgres: PostgresServer, tmp_path: Path) -> None:
+    name, project = f"bare_{secrets.token_hex(4)}", make_project(tmp_path / "project")
+    address = wheel_postgres.create_database(name, "CREATE FUNCTION one() RETURNS int LANGUAGE sql RETURN 1")
+    own = {"database_url": wheel_postgres.url(name), "backup_dir": str(project.store)}
+    project.write_inventory({ENVIRONMENT: {TARGET: {**own, "pg_bindir": str(wheel_postgres.bindir)}}})
+    try:
+        assert project.run(env=ENVIRONMENT).status == 0
+        with wheel_postgres.connect(name) as connection:
+            connection.execute("DROP FUNCTION one")
+        run = project.run(action=RESTORE, env=ENVIRONMENT)
+        assert run.status == 0, run.output
+        with wheel_postgres.connect(name) as connection:
+            assert connection.execute("SELECT one()").fetchone() == (1,)
+    finally:
+        for one in databases_of(wheel_postgres, address.name):
+            wheel_postgres.drop_database(one)

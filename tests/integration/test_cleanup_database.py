@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from opsproof.archive.manifest import SnapshotRecord
 from opsproof.errors import ConfigurationError, DatabaseError, ProofError
 from opsproof.intent import Intent
 from opsproof.journal import Journal
@@ -20,9 +21,12 @@ from opsproof.procedures.cleanup.parked import drop_parked, find_parked
 from opsproof.procedures.cleanup.procedure import Cleanup
 from opsproof.procedures.restore.workspace import Workspace
 from opsproof.system.postgres.databases import parked_name, write_intent
+from opsproof.system.postgres.server import connect, read_server
+from opsproof.system.postgres.snapshot import open_snapshot
 from opsproof.system.store import open_store
 from opsproof.target import DirectoryStoreSettings, Target, ValidationSettings
 from tests.lab.application import Application, running_application
+from tests.lab.manifests import manifest_of
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.stocks import put_backup
 
@@ -81,7 +85,7 @@ def test_tables_go_by_pattern_and_never_what_something_else_needs(application: A
     }
     found = find_artifacts(target)
     assert [(one.rows, one.bytes > 0) for one in found.going if one.name == "public.legacy_a"] == [(7, True)]
-    drop_tables(target, found.going)
+    drop_tables(target, found.going, lambda _: None)
     assert find_left(target, found.going) == []
     query = "SELECT relname FROM pg_class WHERE relname ~ '^legacy_[a-z]+$' AND relkind IN ('r', 'p') ORDER BY 1"
     with application.connect() as connection:
@@ -107,13 +111,13 @@ def test_a_table_that_is_another_one_by_now_keeps_all_of_them(application: Appli
     with application.server.connect(application.name, application.role, application.password) as connection:
         connection.execute(b"DROP TABLE legacy_b; CREATE TABLE legacy_b (new int)")
     with pytest.raises(ProofError, match="another table by now"):
-        drop_tables(target, found.going)
+        drop_tables(target, found.going, lambda _: None)
     assert set(find_left(target, found.going)) == {"public.legacy_a"}
     with application.connect() as connection:
         connection.execute(b"CREATE VIEW new_view AS SELECT t FROM legacy_a")
     found = replace(found, tables=tuple(one for one in found.tables if one.name == "public.legacy_a"))
     with pytest.raises(DatabaseError, match="cannot be dropped"):
-        drop_tables(target, found.going)
+        drop_tables(target, found.going, lambda _: None)
     assert find_left(target, found.going) == ["public.legacy_a"]
 
 
@@ -187,7 +191,20 @@ def test_nothing_goes_from_the_database_without_a_fresh_backup(application: Appl
     with pytest.raises(ProofError, match="No verified backup of shop holds") as caught:
         cleaning().require_fresh_backup()
     assert "pytest actions/test_backup.py --env=prod --target=shop" in caught.value.hint
-    put_backup(store, NOW - DAY / 2, database=application.name)
+    put_backup(store, NOW - DAY * 0.9, database=application.name)
+    with pytest.raises(ProofError, match="No verified backup of shop holds") as caught:
+        cleaning().require_fresh_backup()
+    assert "an older opsproof has taken it" in caught.value.found
+    with connect(target.database) as connection, open_snapshot(connection) as snapshot:
+        seen = SnapshotRecord(database_oid=snapshot.oid, oldest_unseen=snapshot.oldest_unseen)
+        system = read_server(connection).system_identifier
+    server = manifest_of().server.model_copy(update={"system_identifier": system})
+    other = seen.model_copy(update={"database_oid": seen.database_oid + 1})
+    put_backup(store, NOW - DAY * 0.8, database=application.name, snapshot=other, server=server)
+    with pytest.raises(ProofError) as caught:
+        cleaning().require_fresh_backup()
+    assert "of another database than the one that is live now" in caught.value.found
+    put_backup(store, NOW - DAY / 2, database=application.name, snapshot=seen, server=server)
     cleanup = cleaning()
     cleanup.require_fresh_backup()
     assert "drop table public.legacy_a (7 rows, " in "\n".join(cleanup.plan())

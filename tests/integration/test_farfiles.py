@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -104,6 +105,21 @@ def test_files_and_links_are_added_there_as_they_are_here(tmp_path: Path, host: 
         wanted += [WantedFile("gone", "", 1, None), WantedFile("big", "0" * 64, 700_000, None)]
         assert list(adder.compare_all(wanted)) == ["present"] * (len(files) + 2) + ["missing", "wrong"]
     assert described(tmp_path / "here") == described(tmp_path / "there")
+
+
+@pytest.mark.parametrize("taken", [b"damage", b"of another size"])
+def test_what_is_what_its_name_says_is_not_wrong_whatever_was_backed_up(
+    tmp_path: Path, host: Host, taken: bytes
+) -> None:
+    """A backup that was taken while a file was damaged has that; there is nothing to repair with it."""
+    ownership = Ownership("nobody", "nogroup", 0o750)
+    sound, broken = add(tmp_path, b"sounds"), add(tmp_path, b"broken")
+    (tmp_path / broken).write_bytes(b"BROKEN")
+    sha256 = hashlib.sha256(taken).hexdigest()
+    wanted = [WantedFile(one, sha256, len(taken), None) for one in (sound, broken)]
+    root = PurePosixPath(tmp_path)
+    for adder in (FileAdder(root, ownership), FarFileAdder(host, root, ownership)):
+        assert list(adder.compare_all(wanted)) == ["present", "wrong"]
 
 
 def test_a_file_that_would_go_elsewhere_is_refused_there(tmp_path: Path, host: Host) -> None:

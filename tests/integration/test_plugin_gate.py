@@ -15,6 +15,34 @@ from tests.lab.postgres_server import PostgresServer
 
 REFUSED = pytest.ExitCode.USAGE_ERROR
 NODE = f"{BACKUP}::TestBackup::test_publish_manifest"
+# A plugin that changes the stored copy between two steps.
+FLIP = """
+import pathlib
+
+def pytest_runtest_teardown(item):
+    if item.name.startswith("test_complete_upload"):
+        path = next(pathlib.Path("store").glob("*.sql"))
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+"""
+# One that runs what has failed once more: the first time is not told, or by another word than `failed`.
+AGAIN = """
+import pytest
+from _pytest.runner import runtestprotocol
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    for is_last in (False, True):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        again = not is_last and any(report.failed for report in reports)
+        for report in reports:
+            report.outcome = "{word}" if again and report.failed else report.outcome
+            if report.outcome:
+                item.ihook.pytest_runtest_logreport(report=report)
+        if not again:
+            return True
+"""
 
 
 @pytest.fixture(scope="module")
@@ -208,15 +236,7 @@ def test_the_same_works_where_assertions_are_compiled_away(project: Project) -> 
 @pytest.mark.parametrize("optimize", ["", "2"])
 def test_a_proof_that_is_missing_fails_without_assertions_too(project: Project, optimize: str) -> None:
     """The stored copy is changed between two steps: what finds it is the engine, not an assertion."""
-    (project.folder / "flip.py").write_text(
-        "import pathlib\n"
-        "def pytest_runtest_teardown(item):\n"
-        "    if item.name.startswith('test_complete_upload'):\n"
-        f"        path = next(pathlib.Path({str(project.store)!r}).glob('*.sql'))\n"
-        "        data = bytearray(path.read_bytes())\n"
-        "        data[len(data) // 2] ^= 1\n"
-        "        path.write_bytes(data)\n"
-    )
+    (project.folder / "flip.py").write_text(FLIP)
     run = project.run("--target=shop", "-p", "flip", environ={"PYTHONOPTIMIZE": optimize})
     assert run.status == 1, run.output
     assert run.failed_step().step == "test_stored_copy_is_what_was_sent"
@@ -270,3 +290,30 @@ def test_a_target_whose_steps_were_left_out_has_not_passed_though_another_one_fa
     assert {one.name: one.verdict for one in story.targets} == {"shop": "failed", "office": "failed"}
     assert "TestBackup of shop was not brought to its end" in run.output
     assert "TestBackup of office was not brought to its end" not in run.output
+
+
+@pytest.mark.parametrize("word", ["rerun", ""], ids=["told as rerun", "not told"])
+def test_a_step_that_has_failed_is_not_forgiven_where_a_plugin_runs_it_again(project: Project, word: str) -> None:
+    (project.folder / "flip.py").write_text(FLIP)
+    (project.folder / "again.py").write_text(AGAIN.replace("{word}", word))
+    metrics = project.folder / "opsproof.prom"
+    run = project.run("--target=shop", "-p", "flip", "-p", "again", f"--metrics-file={metrics}")
+    assert run.status == 1, run.output
+    assert "INTERNALERROR" not in run.output
+    assert "TestBackup of shop was not brought to its end" in run.output
+    assert "opsproof_last_success_timestamp_seconds{" not in metrics.read_text()
+    assert not any(name.endswith(".manifest.json") for name in project.stored())
+
+
+@pytest.mark.parametrize(("said", "is_dry"), [("Y", True), (" on ", True), ("0", False), ("n", False), ("", False)])
+def test_the_variable_says_whether_it_is_a_dry_run(project: Project, said: str, is_dry: bool) -> None:
+    run = project.run("--target=shop", environ={"DRY_RUN": said})
+    assert run.status == 0, run.output
+    assert bool(project.stored()) != is_dry
+
+
+def test_a_word_that_may_have_meant_a_dry_run_does_nothing(project: Project) -> None:
+    run = project.run("--target=shop", environ={"DRY_RUN": "enabled"})
+    assert run.status == REFUSED, run.output
+    assert "DRY_RUN does not say whether this is a dry run" in run.output
+    require_nothing_run(project)

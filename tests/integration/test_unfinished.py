@@ -101,6 +101,20 @@ def test_of_two_unfinished_procedures_the_hint_drops_what_one_was_building(held:
     assert held.recover().find_unfinished() == [f"{second!r}: restore of b, building, since 2026-01-31, by me"]
 
 
+def test_the_restore_that_is_taken_back_is_the_servers_last_whatever_clocks_say(held: Held) -> None:
+    """Two machines have restored, of which the first one's clock was an hour ahead."""
+    last = f"{held.live}__before_20260131030500"
+    for parked, since, xid in ((f"{held.live}__before_20260131040000", "04:00", "900"), (last, "03:05", "1000")):
+        held.server.create_database(parked)
+        with held.server.connect() as connection:
+            kept = replace(held.intent(""), parked=parked, since=f"2026-01-31T{since}:00+00:00", swap_xid=xid)
+            write_intent(connection, parked, replace(kept, stage="kept"))
+    recover = Recover(held.target, open_store(held.target.store, ""), Journal(), undo=True)
+    recover.find_unfinished()
+    assert recover.unfinished is not None
+    assert recover.unfinished[0] == last
+
+
 def test_what_was_begun_while_it_recovered_is_told_with_what_to_type(held: Held) -> None:
     side = held.leave(1)
     with pytest.raises(ProofError, match="Something of erp is still unfinished") as raised:

@@ -108,6 +108,19 @@ def test_a_server_whose_clock_is_ahead_does_not_hide_the_newest(target: Target, 
     assert latest(target, store).id == ahead
 
 
+def test_what_was_taken_by_a_clock_that_was_wrong_is_not_the_newest_for_years(target: Target, store: Store) -> None:
+    """All that was backed up since would be passed over, without a word, until that time has come."""
+    now = (datetime.now(UTC) - TAKEN) / timedelta(days=1)
+    ahead = put_backup(store, now + 400)
+    with pytest.raises(StoreError) as caught:
+        latest(target, store)
+    assert "yet to come by this machine's clock" in caught.value.found
+    assert f"--backup={ahead}" in caught.value.hint
+    own = put_backup(store, now - 1)
+    assert latest(target, store).id == own
+    assert choose_backup(target, store, ahead, None).id == ahead
+
+
 def test_a_name_with_a_month_that_is_none_is_no_error(target: Target, store: Store) -> None:
     put_object(store, "acme_2024-13-99_01-02-03.zip", b"x")
     put_object(store, "acme_9999-12-31_23-59-59.zip", b"x")

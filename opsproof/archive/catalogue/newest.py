@@ -47,7 +47,7 @@ class Search:
 
 
 def find_newest(place: Place, at: datetime | None) -> Search:
-    """Find the newest verified backup, by its manifest's time, that is no safety backup.
+    """Find the newest verified backup, by its manifest's time, that is no safety backup, and of a time that has come.
 
     Sidecars are read from the newest object on, eight at once, until no object that is left can hold a newer snapshot.
 
@@ -220,6 +220,9 @@ def _objection(entry: Entry, place: Place, at: datetime | None) -> tuple[Reason,
         return Reason(2, f"of {owner.describe_other(manifest)}"), owner.way_to(manifest)
     if manifest.kind == "safety":
         return Reason(1, "taken for safety"), f"{by_id}   takes that safety backup"
+    if taken_of(entry) - datetime.now(UTC) > CLOCKS_DIFFER_BY:
+        # It would stay the newest until then, whatever is backed up meanwhile.
+        return Reason(1, "taken at a time that is yet to come by this machine's clock"), by_id
     # A time is copied from a listing, which shows no fractions of a second.
     if at is not None and taken_of(entry).replace(microsecond=0) > at:
         return Reason(0, f"taken after {show_time(at)}", oldest=True), by_id

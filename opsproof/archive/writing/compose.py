@@ -151,6 +151,7 @@ def _compose_manifest(
         sequences=tuple(
             records.SequenceRecord(sequence=one.label, last_value=one.last_value) for one in parts.contents.sequences
         ),
+        snapshot=parts.contents.snapshot,
     )
 
 

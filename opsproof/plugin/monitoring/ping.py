@@ -57,11 +57,12 @@ class Pings:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Say what became of a procedure as soon as its last step is over."""
+        """Say what became of an action as soon as its last step is over."""
         if is_worker(self._config):
             return
-        one = self._config.stash[TALLIES].of(report)
-        if one is not None and one.has_ended:
+        tallies = self._config.stash[TALLIES]
+        one = tallies.of(report)
+        if one is not None and tallies.has_ended(one):
             self._tell(one.action, one.target, [one])
 
     @pytest.hookimpl(trylast=True)

@@ -36,6 +36,7 @@ from opsproof.target import Target
 
 TOLD = "opsproof_told"
 CHECKS = "check_"
+WORST_FIRST = ("error", "failed", "skipped", "passed")
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Tally:
         """
         if self.interrupted:
             return "error"
-        if self.counts["failed"]:
+        if self.counts["failed"] or (progression is not None and progression.has_failed and not self.counts["error"]):
             return "failed"
         if self.counts["error"]:
             return "error"
@@ -112,7 +113,10 @@ class Tallies:
         one = self._known.setdefault(key, Tally(told["action"], told["target"], told["procedure"]))
         if report.when == "call" or not report.passed:
             is_error = report.failed and report.when != "call"
-            one.counts["error" if is_error else report.outcome] += 1
+            outcome = "error" if is_error else report.outcome
+            # Plugins have words of their own (`rerun`); what a step came to then, its procedure knows.
+            if outcome in one.counts:
+                one.counts[outcome] += 1
         one.interrupted |= told["interrupted"]
         one.began = min(one.began or report.start, report.start)
         one.ended = max(one.ended, report.stop)
@@ -136,11 +140,25 @@ class Tallies:
         yield from self._known.values()
         for (procedure, target), progression in self._config.stash[PROGRESSIONS].items():
             if (procedure, target) not in self._known and (progression.passed or progression.stopped_by):
-                yield Tally(action_name(procedure.rpartition(".")[0]), target, procedure, ended=time.time())
+                yield Tally(_action_of(procedure), target, procedure, ended=time.time())
 
     def verdict(self, one: Tally) -> str:
-        """Return what one came to."""
-        return one.verdict(self._config.stash[PROGRESSIONS].get((one.procedure, one.target)))
+        """Return what one came to; of an action of several procedures, what came of the worst of them."""
+        progressions = self._config.stash[PROGRESSIONS]
+        verdicts = [each.verdict(progressions.get((each.procedure, each.target))) for each in self._with(one)]
+        return min(verdicts, key=WORST_FIRST.index)
+
+    def has_ended(self, one: Tally) -> bool:
+        """Tell whether nothing more is to come of its action and target."""
+        return all(each.has_ended for each in self._with(one))
+
+    def _with(self, one: Tally) -> list[Tally]:
+        """Return it, with the other procedures of its action and target, whether or not they have begun."""
+        return [one] + [
+            self._known.get((procedure, target), Tally(one.action, target, procedure))
+            for procedure, target in self._config.stash[PROGRESSIONS]
+            if one.procedure not in ("", procedure) and target == one.target and _action_of(procedure) == one.action
+        ]
 
 
 class _Counting(logging.Handler):
@@ -216,6 +234,10 @@ def run_of(config: pytest.Config) -> Run | None:
         with suppress(OpsproofError):
             return begin_run(config, None)
     return config.stash.get(RUN, None)
+
+
+def _action_of(procedure: str) -> str:
+    return action_name(procedure.rpartition(".")[0])
 
 
 def target_named(run: Run, name: str) -> Target | None:

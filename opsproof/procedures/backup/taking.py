@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ from opsproof.archive import manifest as records
 from opsproof.archive.contents import Contents, read_contents
 from opsproof.archive.writing.capture import Capture, Capturing, give_way
 from opsproof.archive.writing.compose import bundle_bytes
+from opsproof.errors import FilestoreError
 from opsproof.inspection.restores import sameness
 from opsproof.journal import Journal
 from opsproof.procedures.backup.sending import Sending
@@ -143,13 +145,28 @@ class Taking(Survey):
             with self.journal.phase("freeze"):
                 self.filestore.complete()
 
+    def _measure_frozen(self) -> tuple[int, int]:
+        """Return how much was frozen: what vanishes one by one is no fault, but all of it at once is a lost disk."""
+        if self.filestore is None or self.live_files is None:
+            return 0, 0
+        count, size = self.filestore.measure()
+        if self.live_files.files and not count:
+            raise FilestoreError(
+                f"The files of {self.filestore.path} are gone since this backup began",
+                expected=f"{self.live_files.files:,} files, or about as many",
+                found="none",
+                kept="no backup was written",
+                hint=f"ls -la {shlex.quote(str(self.filestore.path))}; findmnt   shows whether its disk is still there",
+            )
+        return count, size
+
     def _begin_sending(self) -> None:
         """Begin the upload under a free name; files that never change are sent while the database is dumped."""
         target, taken = self.target, self.contents.taken
         if self.is_plain:
             wanted, ending, expected = records.plain_backup_id(target.environment, taken), ".sql", self.facts.bytes
         else:
-            count, size = self.filestore.measure() if self.filestore else (0, 0)
+            count, size = self._measure_frozen()
             wanted, ending = records.backup_id(target.database.name, taken), ".zip"
             expected = bundle_bytes(count, size, self.facts.bytes)
         recipients = target.policies.sealing.recipients

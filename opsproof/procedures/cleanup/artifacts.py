@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -105,8 +105,13 @@ def find_artifacts(target: Target) -> Found:
     return Found(tables, rows)
 
 
-def drop_tables(target: Target, tables: Sequence[Table]) -> None:
+def drop_tables(target: Target, tables: Sequence[Table], require: Callable[[Connection], None]) -> None:
     """Drop tables, all or none; nothing that depends on one of them goes with it.
+
+    Args:
+        target: Whose.
+        tables: Which.
+        require: Called once nobody can write into them any more; what it raises keeps all of them.
 
     Raises:
         ProofError: One is another table by now.
@@ -135,6 +140,7 @@ def drop_tables(target: Target, tables: Sequence[Table]) -> None:
                     kept="all of the tables",
                     hint="run the same command again, and read its plan",
                 )
+        require(connection)
         connection.execute(sql.SQL("DROP TABLE {} RESTRICT").format(names))
 
 

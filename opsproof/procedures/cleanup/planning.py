@@ -10,13 +10,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opsproof.archive.catalogue.retention import Rules, show_span
+from opsproof.archive.manifest import read_sidecar
+from opsproof.archive.names import sidecar_name
 from opsproof.errors import ProofError
 from opsproof.journal import Journal
+from opsproof.procedures.cleanup.covered import require_covered
 from opsproof.procedures.cleanup.remains import Remains, find_remains
 from opsproof.procedures.cleanup.stocktaking import Stock, take_stock
 from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.postgres.databases import find_intents
 from opsproof.system.postgres.maintenance import maintenance
+from opsproof.system.postgres.server import Connection, connect
 from opsproof.system.store import Store
 from opsproof.target import Target
 
@@ -121,8 +125,11 @@ class Planning:
                 expected=f"one that is not older than {show_span(FRESH)}",
                 found="none" if last is None else f"{last.id} is the last",
                 kept="everything",
-                hint=f"pytest actions/test_backup.py {options_of(self.target)}   and then the same command again",
+                hint=self._backup_first,
             )
+        if self.remains.artifacts.going:
+            with connect(self.target.database, lock_timeout=self.target.lock_timeout) as connection:
+                self._require_covered(connection)
 
     def plan(self) -> list[str]:
         """Return exactly what would go, and why each other backup stays, a line each."""
@@ -130,6 +137,18 @@ class Planning:
         if self.target.policies.retention.noncurrent and self.stock.going:
             lines.append("remove the old versions of the backups that go, where the bucket keeps any")
         return lines
+
+    def _require_covered(self, connection: Connection) -> None:
+        """Make sure that the last verified backup has the rows of the tables that would go."""
+        if self.stock.last is not None:
+            name = sidecar_name(self.stock.last.id)
+            manifest = read_sidecar(self.store.get_small(name), name).manifest
+            going = self.remains.artifacts.going
+            require_covered(connection, self.target.database.name, manifest, going, self._backup_first)
+
+    @property
+    def _backup_first(self) -> str:
+        return f"pytest actions/test_backup.py {options_of(self.target)}   and then the same command again"
 
     def _find_used(self) -> dict[str, str]:
         """Return the backups that an unfinished procedure on this server may need, whosever it is."""

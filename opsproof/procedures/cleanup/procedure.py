@@ -72,10 +72,13 @@ class Cleanup(Planning):
         """Remove the backups of the plan, each manifest first; with the policy's word their old versions, too.
 
         Raises:
+            ProofError: The last verified backup, which others go for, cannot be read: nothing was removed.
             StoreError: The store failed.
         """
         gone = self._gone_before()
         if self._going:
+            # What others go for has to be more than a line of the index.
+            self._require_last()
             if self.stock.contents.read:
                 # Whoever is killed over it leaves bundles without a manifest: the index tells whose they are.
                 write_index(self.store, self.stock.contents.lines.values(), datetime.now(UTC))
@@ -141,7 +144,7 @@ class Cleanup(Planning):
         self.require_fresh_backup()
         self.lock.check()
         deleted = artifacts.delete_rows(self.target, found.rows) if found.rows else {}
-        artifacts.drop_tables(self.target, found.going)
+        artifacts.drop_tables(self.target, found.going, self._require_covered)
         self._done += [f"{deleted[one.statement]:,} rows deleted by: {one.shown}" for one in found.rows]
         self._done += [f"table {one.name} dropped, {one.rows:,} rows" for one in found.going]
         return deleted
@@ -170,9 +173,7 @@ class Cleanup(Planning):
                 kept="what is there now",
                 hint=listing_command(self.target),
             )
-        last = next((one for one in self.stock.holdings if one.known == self.stock.last), None)
-        if last is not None:
-            require_readable(self.store, last, f"pytest actions/test_backup.py {options_of(self.target)}")
+        self._require_last()
         try:
             renew_index(self.store, contents)
         except StoreError as error:
@@ -187,6 +188,11 @@ class Cleanup(Planning):
     def close(self) -> None:
         """Give the lock back."""
         self._stack.close()
+
+    def _require_last(self) -> None:
+        last = next((one for one in self.stock.holdings if one.known == self.stock.last), None)
+        if last is not None:
+            require_readable(self.store, last, f"pytest actions/test_backup.py {options_of(self.target)}")
 
     def _remove_old_versions(self, backups: set[str]) -> None:
         present = {one.name for one in self.store.list()}

@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from opsproof.errors import OpsproofError
 from opsproof.intent import Intent, Stage
 from opsproof.journal import Journal
+from opsproof.procedures.leftovers import drop_looks
 from opsproof.procedures.outage.exchange import Exchange, Outage
 from opsproof.procedures.outage.failedundo import explain_failed_undo
 from opsproof.procedures.outage.safety import take_safety_backup
 from opsproof.procedures.procedure import Procedure
 from opsproof.system.postgres.lock import Lock, hold_lock
-from opsproof.system.postgres.scratch import drop_abandoned
 from opsproof.system.store import Store
 from opsproof.target import Target
 
@@ -77,7 +77,7 @@ class Intervening(Procedure):
         """Keep other runs off, look again whether one has ended halfway meanwhile, and drop what looks have left."""
         self.lock = self._undo.enter_context(hold_lock(self.target.database, name))
         self.require_nothing_unfinished()
-        for one in drop_abandoned(self.target.database):
+        for one in drop_looks(self.target, self.journal):
             self.journal.warn(f"{one!r} of an earlier look is dropped")
         return self.lock
 

@@ -20,7 +20,7 @@ from opsproof.journal import Journal
 from opsproof.procedures.commands import drop_command, listing_command, recover_command, restore_command
 from opsproof.procedures.deploy.changing import releases_of
 from opsproof.procedures.deploy.ending import is_of_a_release, plan_of, require_undoable
-from opsproof.procedures.leftovers import clear_leftovers
+from opsproof.procedures.leftovers import clear_leftovers, drop_looks
 from opsproof.procedures.outage.undoing import UNDO
 from opsproof.procedures.recover.ending import Ending
 from opsproof.procedures.restore.workspace import remove_abandoned
@@ -33,7 +33,6 @@ from opsproof.system.hosts.host import Host
 from opsproof.system.postgres.databases import database_exists, drop_database, find_intents
 from opsproof.system.postgres.lock import Lock, hold_lock
 from opsproof.system.postgres.maintenance import maintenance
-from opsproof.system.postgres.scratch import drop_abandoned
 from opsproof.system.postgres.server import connect
 from opsproof.system.postgres.swap import rows_written_since
 from opsproof.system.store import Store
@@ -192,7 +191,7 @@ class Recover:
             for name in self._orphans:
                 drop_database(connection, name)
                 done.append(f"{name!r} is dropped")
-        done += [f"{name!r}, a scratch database, is dropped" for name in drop_abandoned(self.target.database)]
+        done += [f"{name!r}, a scratch database, is dropped" for name in drop_looks(self.target, self.journal)]
         done += self._clear_away()
         for line in done:
             self.journal.warn(f"recovered: {line}")
@@ -272,7 +271,8 @@ class Recover:
                 hint=f"{listing_command(self.target)}   shows what can be restored instead\n"
                 + restore_command(self.target, "ID"),
             )
-        return max(kept, key=lambda one: one[1].since)
+        # The server counts its transactions; the times are those of the machines that the runs were on.
+        return max(kept, key=lambda one: (int(one[1].swap_xid or 0), one[1].since))
 
     def _is_in_the_way_of_an_undo(self) -> bool:
         """Tell whether something else has to be brought to its end before a restore can be taken back."""

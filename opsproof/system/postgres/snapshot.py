@@ -77,17 +77,21 @@ class Snapshot:
         id: What other sessions import it by.
         taken: When the server took it, UTC.
         encoding: The database's encoding.
+        oid: The database's.
+        oldest_unseen: The 64-bit id of the first transaction that it may not see: rows of it, and of later ones.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         row = self._query(
-            "SELECT pg_export_snapshot(), transaction_timestamp(), pg_encoding_to_char(encoding)"
-            " FROM pg_database WHERE datname = current_database()"
+            "SELECT pg_export_snapshot(), transaction_timestamp(), pg_encoding_to_char(encoding), oid::bigint,"
+            " txid_snapshot_xmin(txid_current_snapshot())::text FROM pg_database WHERE datname = current_database()"
         )[0]
         self.id: str = row[0]
         self.taken: datetime = row[1].astimezone(UTC)
         self.encoding: str = row[2]
+        self.oid: int = row[3]
+        self.oldest_unseen: str = row[4]
         self.tables = self._lock_tables()
 
     def count_rows(self) -> dict[str, Content]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -147,7 +148,7 @@ def identity(address: DatabaseAddress, database: str) -> Identity:
     return Identity(int(oid[0]) if oid else 0, *digests)
 
 
-def rows_written_since(connection: Connection, xid: str) -> dict[str, int]:
+def rows_written_since(connection: Connection, xid: str, within: Sequence[int] | None = None) -> dict[str, int]:
     """Return the tables of a database that were written into since a swap, and how many of their rows are new.
 
     A row is new where it was inserted or changed by that transaction or a later one; a row that was deleted is not
@@ -155,7 +156,8 @@ def rows_written_since(connection: Connection, xid: str) -> dict[str, int]:
 
     Args:
         connection: To the database.
-        xid: The swap's transaction.
+        xid: The swap's transaction, or another.
+        within: The oids of the tables that are looked at, with their partitions; None for all.
 
     Raises:
         DatabaseError: So much has happened since that the server cannot tell any more.
@@ -171,9 +173,13 @@ def rows_written_since(connection: Connection, xid: str) -> dict[str, int]:
             kept="nothing was changed",
         )
     tables = connection.execute(
-        "SELECT nspname, relname, format('%I.%I', nspname, relname) FROM pg_class c"
+        "WITH RECURSIVE wanted(oid) AS (SELECT unnest(%(within)s::bigint[])::oid"
+        " UNION SELECT inhrelid FROM pg_inherits JOIN wanted ON inhparent = wanted.oid)"
+        " SELECT nspname, relname, format('%%I.%%I', nspname, relname) FROM pg_class c"
         " JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind = 'r' AND relpersistence <> 't'"
-        " AND nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1, 2"
+        " AND (%(within)s::bigint[] IS NULL OR c.oid IN (SELECT oid FROM wanted))"
+        " AND nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1, 2",
+        {"within": None if within is None else list(within)},
     ).fetchall()
     written = {}
     for schema, table, label in tables:
