@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from opsproof.system.releases.ledger import LEDGER
+from opsproof.system.store import open_store
 from tests.lab.action_run import require_failure
 from tests.lab.deployable import COUPON, WANTS_COUPON, Deployable, deployable
 from tests.lab.postgres_server import PostgresServer
 from tests.lab.rollbacklab import require_nothing_left
+from tests.lab.stocks import put_backup
 
 SEEN = "env | grep ^OPSPROOF_ | sort > seen; id -un >> seen; pwd >> seen"
 
@@ -127,6 +129,16 @@ def test_a_fresh_backup_stands_for_the_one_before(shop: Deployable) -> None:
     assert shop.run_through(shop.write_release("one"), timedelta(minutes=10)).safety == taken
     assert shop.app.backups() == before
     assert shop.run_through(shop.write_release("two"), timedelta(microseconds=1)).safety != taken
+    target = shop.target()
+    ahead = put_backup(
+        open_store(target.store, target.customer),
+        datetime.now(UTC) + timedelta(hours=1),
+        database=shop.app.name,
+        environment=target.environment,
+        target=target.name,
+    )
+    # By a clock that was wrong: nobody knows how old it is.
+    assert shop.run_through(shop.write_release("three"), timedelta(minutes=10)).safety not in ("", taken, ahead)
 
 
 @pytest.mark.slow

@@ -166,8 +166,9 @@ class Preparing(Deploying):
             self.journal.warn(f"no backup stands for the one before: {error.summary}")
             return ""
         taken = choice.sidecar.manifest.taken if choice.sidecar else None
-        if taken is None or not datetime.now(UTC) - span <= taken:
-            self.journal.warn(f"{choice.id} is older than {span}: another one is taken")
+        # One whose time is yet to come may be of any age: a clock was wrong.
+        if taken is None or abs(datetime.now(UTC) - taken) > span:
+            self.journal.warn(f"{choice.id} is not of the last {span}: another one is taken")
             return ""
         return choice.id
 
