@@ -233,6 +233,11 @@ class Examination(Procedure):
             )
 
     @property
+    def least_tables(self) -> int:
+        """Return how many tables the backup says that it has; at least one, where it says nothing of itself."""
+        return self.backup.manifest.totals.tables if self.backup.manifest else 1
+
+    @property
     def side_name(self) -> str:
         """Return what the side database will be called."""
         return databases.side_name(self.target.database.name, self.moment)
