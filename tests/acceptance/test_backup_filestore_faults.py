@@ -6,11 +6,14 @@ import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from opsproof.archive.manifest import read_sidecar
+from opsproof.system.files.filestore import Filestore
+from opsproof.system.hosts.host import Host
+from opsproof.target import Connection, FilestoreSettings
 from tests.lab.action_run import Project, require_failure
 from tests.lab.application import Application, file_contents, running_application
 from tests.lab.backup_runs import describe
@@ -57,6 +60,22 @@ def test_an_attachment_that_is_not_as_the_database_names_it_fails_the_backup(
     assert f"data_dir in {application.odoo_conf}" in case.message
     assert "set accept_missing_files: 1" in case.message
     assert (project.stored(), project.litter(), application.frozen.exists()) == ([], [], False)
+
+
+def test_a_backup_of_another_database_with_the_same_folder_is_left_alone(
+    project: Project, application: Application
+) -> None:
+    describe(project, application)
+    settings = FilestoreSettings(PurePosixPath(application.filestore), content_addressed=True, origin="hosts.yml")
+    other = Filestore(Host(Connection()), settings, "shop/2")
+    other.freeze()
+    files = other.measure()
+    try:
+        run = project.run()
+        assert run.status == 0, run.output
+        assert (other.is_frozen(), other.measure(), application.frozen.exists()) == (True, files, False)
+    finally:
+        other.thaw()
 
 
 def test_what_was_lost_long_ago_can_be_accepted_and_is_noted_in_the_manifest(

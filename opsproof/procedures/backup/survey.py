@@ -37,7 +37,8 @@ class Survey:
         self.journal = journal
         self.dry_run = dry_run
         self.host = Host(target.connection)
-        self.filestore = Filestore(self.host, target.filestore) if target.filestore else None
+        settings = target.filestore
+        self.filestore = Filestore(self.host, settings, target.database.name) if settings else None
 
     def find_database(self) -> tuple[Server, DatabaseFacts]:
         """Connect, and find out what server and database answer.

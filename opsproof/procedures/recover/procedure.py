@@ -235,7 +235,7 @@ class Recover:
         """Remove what a killed run has left beside the database; what cannot be reached is only told."""
         settings, host = self.target.filestore, Host(self.target.connection)
         try:
-            filestore = Filestore(host, settings) if settings else None
+            filestore = Filestore(host, settings, self.target.database.name) if settings else None
             done = [f"{one} is removed" for one in clear_leftovers(self.target, filestore, self.store)]
             done += [f"{path}, a drill's, is removed" for path in remove_abandoned_folders(host, self.target)]
             if settings:

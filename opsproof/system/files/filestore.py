@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from opsproof.errors import CommandFailed, FilestoreError
 from opsproof.system.files.farfiles import stream_files
@@ -51,13 +52,21 @@ class FileHeader:
 
 
 class Filestore:
-    """The folder of an application's files on its host."""
+    """The folder of an application's files on its host.
 
-    def __init__(self, host: Host, settings: FilestoreSettings) -> None:
+    Args:
+        host: The machine.
+        settings: Where it is there.
+        database: Whose backup freezes it: several may have one folder, and each freezes it for itself; None where
+            nobody else has it.
+    """
+
+    def __init__(self, host: Host, settings: FilestoreSettings, database: str | None = None) -> None:
         self.host = host
         self.settings = settings
         self.path = settings.path
-        self.frozen = self.path.parent / FROZEN.format(name=self.path.name)
+        name = self.path.name if database is None else quote(database, safe="")
+        self.frozen = self.path.parent / FROZEN.format(name=name)
 
     def describe(self) -> FilestoreFacts:
         """Look at the live folder.
