@@ -154,6 +154,13 @@ def test_unverified_ones_are_passed_over_and_the_newer_is_named(target: Target, 
     assert choice.why.endswith(f"({newer} is newer, but does not count: no manifest beside it)")
 
 
+def test_of_two_of_the_same_second_the_second_is_the_newer(target: Target, store: Store) -> None:
+    own = put_backup(store)
+    assert TAKEN.microsecond, "which names do not tell"
+    put_object(store, f"{own}_2.zip", b"content")
+    assert latest(target, store).why.endswith(f"({own}_2 is newer, but does not count: no manifest beside it)")
+
+
 def test_an_older_unverified_one_is_not_worth_a_word(target: Target, store: Store) -> None:
     put_backup(store, 0, verified=False)
     put_backup(store, 1)

@@ -20,8 +20,8 @@ from opsproof.policies import Sealing
 from opsproof.system.store import Listing, Store
 
 STAMPS = (
-    (re.compile(r"_(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_\d+)?\.zip(?:\.age)?"), STAMP),
-    (re.compile(r"_(\d{8}_\d{6})(?:_\d+)?\.sql(?:\.age)?"), SEED_STAMP),
+    (re.compile(r"_(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(\d+))?\.zip(?:\.age)?"), STAMP),
+    (re.compile(r"_(\d{8}_\d{6})(?:_(\d+))?\.sql(?:\.age)?"), SEED_STAMP),
 )
 # A snapshot is older than the object that holds it, as far as the clocks of server and store agree.
 CLOCKS_DIFFER_BY = timedelta(days=1)
@@ -78,8 +78,8 @@ def find_newest(place: Place, at: datetime | None) -> Search:
                     continue
                 tally.add(objection[0], entry, objection[1])
                 if not entry.is_verified and _is_own_by_name(entry, place, at):
-                    unverified = max(unverified or entry, entry, key=taken_of)
-    if best is not None and unverified is not None and taken_of(unverified) <= taken_of(best):
+                    unverified = max(unverified or entry, entry, key=_order)
+    if best is not None and unverified is not None and _order(unverified) <= _order(best):
         unverified = None
     return Search(best, unverified, tally)
 
@@ -195,6 +195,13 @@ def taken_of(entry: Entry) -> datetime:
         taken = entry.sidecar.manifest.taken
         return taken if taken.tzinfo else taken.replace(tzinfo=UTC)
     return _stamp(entry.name) or entry.modified or datetime.min.replace(tzinfo=UTC)
+
+
+def _order(entry: Entry) -> tuple[datetime, int]:
+    """Return what tells which is newer: a name has no fractions of a second, but a number from the second one on."""
+    shapes = (pattern.search(entry.name) for pattern, _ in STAMPS)
+    number = next((shape[2] for shape in shapes if shape), None)
+    return taken_of(entry).replace(microsecond=0), int(number or 1)
 
 
 def way_to_unverified(entry: Entry, place: Place) -> str:
