@@ -235,7 +235,9 @@ class Begun:
 
     def events(self) -> tuple[dict[str, Any], ...]:
         """Return the journal's lines so far."""
-        lines = [line for path in self._new("*.jsonl") for line in path.read_text().splitlines()]
+        # A line that is being written at this moment may be seen to its half.
+        whole = [path.read_text().rpartition("\n")[0] for path in self._new("*.jsonl")]
+        lines = [line for text in whole for line in text.splitlines()]
         return tuple(json.loads(line) for line in lines)
 
     def finish(self, seconds: float = RUN_SECONDS) -> ActionRun:
