@@ -168,12 +168,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     is_dry = session.config.stash[RUN].options.dry_run
     for (procedure, target), progression in progressions.items():
-        unfinished = progression.has_failed or len(progression.passed) != len(progression.steps)
-        # What has failed says so itself, unless a plugin that runs tests again has forgiven it; what was left out
-        # beside it would pass in a report.
-        is_told = progression.has_failed and exitstatus != pytest.ExitCode.OK
-        is_left_out = progression.is_needless or (is_dry and progression.stopped_by == DRY_RUN)
-        if unfinished and not is_told and (progression.has_failed or not is_left_out):
+        # What has failed says so itself, unless a plugin that runs tests again has forgiven it.
+        is_forgiven = progression.has_failed and exitstatus == pytest.ExitCode.OK
+        # What was left out beside it would pass in a report.
+        is_left_out = not progression.has_failed and len(progression.passed) != len(progression.steps)
+        is_allowed = progression.is_needless or (is_dry and progression.stopped_by == DRY_RUN)
+        if is_forgiven or (is_left_out and not is_allowed):
             journal = session.config.stash[RUN].journal
             journal.work_on(procedure, target)
             journal.warn(f"{procedure} of {target} was not brought to its end")

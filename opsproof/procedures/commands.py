@@ -22,6 +22,11 @@ def backup_command(target: Target) -> str:
     return f"pytest actions/test_backup.py {_options(target)}"
 
 
+def cleanup_command(target: Target) -> str:
+    """Return what cleans up a target."""
+    return f"pytest actions/test_cleanup.py {_options(target)}"
+
+
 def undo_command(target: Target) -> str:
     """Return what takes the last restore or rollback back."""
     return f"{recover_command(target)} --undo"

@@ -5,7 +5,6 @@ Each public method is a step that changes nothing, and keeps what it found for l
 
 from __future__ import annotations
 
-import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from opsproof.journal import Journal
 from opsproof.procedures.cleanup.covered import require_covered
 from opsproof.procedures.cleanup.remains import Remains, find_remains
 from opsproof.procedures.cleanup.stocktaking import Stock, take_stock
+from opsproof.procedures.commands import backup_command, cleanup_command
 from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.postgres.databases import find_intents
 from opsproof.system.postgres.maintenance import maintenance
@@ -63,7 +63,7 @@ class Planning:
             ConfigurationError: There is neither a policy nor a span.
             ProofError: The clock of the database's server is another.
         """
-        self.rules.require(f"pytest actions/test_cleanup.py {options_of(self.target)}")
+        self.rules.require(cleanup_command(self.target))
         self._now = datetime.now(UTC)
         with maintenance(self.target.database) as connection:
             row = connection.execute("SELECT clock_timestamp()").fetchone()
@@ -148,7 +148,7 @@ class Planning:
 
     @property
     def _backup_first(self) -> str:
-        return f"pytest actions/test_backup.py {options_of(self.target)}   and then the same command again"
+        return f"{backup_command(self.target)}   and then the same command again"
 
     def _find_used(self) -> dict[str, str]:
         """Return the backups that an unfinished procedure on this server may need, whosever it is."""
@@ -169,8 +169,3 @@ class Planning:
         the last copy, so what a cleanup would not have removed does not count.
         """
         return self.stock.gone_for_good(self.rules, self._now)
-
-
-def options_of(target: Target) -> str:
-    """Return the options that name a target, as they are typed."""
-    return f"--env={shlex.quote(target.environment)} --target={shlex.quote(target.name)}"

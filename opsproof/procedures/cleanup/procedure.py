@@ -15,7 +15,7 @@ from opsproof.errors import ProofError, StoreError
 from opsproof.journal import Journal
 from opsproof.procedures.cleanup import artifacts
 from opsproof.procedures.cleanup.parked import drop_parked, find_parked
-from opsproof.procedures.cleanup.planning import Planning, options_of
+from opsproof.procedures.cleanup.planning import Planning
 from opsproof.procedures.cleanup.removal import (
     Removed,
     delete_listed,
@@ -25,7 +25,7 @@ from opsproof.procedures.cleanup.removal import (
 )
 from opsproof.procedures.cleanup.shelf import renew_index, require_readable
 from opsproof.procedures.cleanup.stocktaking import take_stock
-from opsproof.procedures.commands import listing_command
+from opsproof.procedures.commands import backup_command, listing_command
 from opsproof.procedures.restore.workspace import remove_abandoned
 from opsproof.procedures.unfinished import require_nothing_unfinished
 from opsproof.system.postgres.lock import Lock, hold_lock
@@ -192,7 +192,7 @@ class Cleanup(Planning):
     def _require_last(self) -> None:
         last = next((one for one in self.stock.holdings if one.known == self.stock.last), None)
         if last is not None:
-            require_readable(self.store, last, f"pytest actions/test_backup.py {options_of(self.target)}")
+            require_readable(self.store, last, backup_command(self.target))
 
     def _remove_old_versions(self, backups: set[str]) -> None:
         present = {one.name for one in self.store.list()}
